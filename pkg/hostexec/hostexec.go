@@ -126,22 +126,23 @@ func finished(c Command, stdout, stderr *bytes.Buffer, err error) (Result, error
 	}
 }
 
-// Process is a long-lived program. Its report pipe is file descriptor 3 of the program.
+// Process is a program that is running, with pipes. It is never killed: close Stdin to ask it to end.
 type Process struct {
 	Stdin  io.WriteCloser
 	Output io.ReadCloser // standard output and standard error, in the order in which they were written
-	Report io.ReadCloser // what the program writes to file descriptor 3
+	Report io.ReadCloser // what the program writes to file descriptor ReportFD
 	PID    int
-	wait   func() error
+	wait   func() (exitCode int, err error)
 }
 
 // NewProcess makes a Process out of its ends, for fakes.
-func NewProcess(stdin io.WriteCloser, output, report io.ReadCloser, wait func() error) *Process {
+func NewProcess(stdin io.WriteCloser, output, report io.ReadCloser, wait func() (int, error)) *Process {
 	return &Process{Stdin: stdin, Output: output, Report: report, wait: wait}
 }
 
-// Wait blocks until the program has ended. Close Stdin first to ask it to.
-func (p *Process) Wait() error { return p.wait() }
+// Wait blocks until the program has ended and returns its exit code; an error means that it ended in another
+// way, by a signal.
+func (p *Process) Wait() (int, error) { return p.wait() }
 
 // ReportFD is the file descriptor of Process.Report inside the program.
 const ReportFD = 3
@@ -168,5 +169,9 @@ func (h Host) Start(c Command) (*Process, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("start %s: %w", c.Name, err), outR.Close(), repR.Close())
 	}
-	return &Process{Stdin: stdin, Output: outR, Report: repR, PID: cmd.Process.Pid, wait: cmd.Wait}, nil
+	wait := func() (int, error) {
+		res, err := finished(c, new(bytes.Buffer), new(bytes.Buffer), cmd.Wait())
+		return res.ExitCode, err
+	}
+	return &Process{Stdin: stdin, Output: outR, Report: repR, PID: cmd.Process.Pid, wait: wait}, nil
 }

@@ -14,7 +14,9 @@ type Engine struct{}
 var errTODO = errors.New("TODO")
 
 // CreateVolume makes a volume, empty or from Source. A second call with the same name returns the first's volume.
-func (e *Engine) CreateVolume(ctx context.Context, spec VolumeSpec) (Volume, error) { return Volume{}, errTODO }
+func (e *Engine) CreateVolume(ctx context.Context, spec VolumeSpec) (Volume, error) {
+	return Volume{}, errTODO
+}
 
 // DeleteVolume removes a volume; its snapshots stay usable. A volume that is gone is no error; one that is
 // open (mounted, or held by a process) is ErrInUse; another node's is ErrOtherNode.
@@ -36,7 +38,9 @@ func (e *Engine) CreateSnapshot(ctx context.Context, spec SnapshotSpec) (Snapsho
 func (e *Engine) DeleteSnapshot(ctx context.Context, id string) error { return errTODO }
 
 // Snapshot finds one snapshot, ready or not; ErrNotFound, or ErrOtherNode.
-func (e *Engine) Snapshot(ctx context.Context, id string) (Snapshot, error) { return Snapshot{}, errTODO }
+func (e *Engine) Snapshot(ctx context.Context, id string) (Snapshot, error) {
+	return Snapshot{}, errTODO
+}
 
 // Snapshots lists all snapshots, ordered by ID.
 func (e *Engine) Snapshots(ctx context.Context) ([]Snapshot, error) { return nil, errTODO }

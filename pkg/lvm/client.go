@@ -1,0 +1,93 @@
+// Package lvm is a typed client for LVM's command line. Every command of one volume group goes through one
+// queue (Group) to one long-lived LVM shell (Shell); the verbs (Client) build argv from validated names only,
+// read JSON reports and turn LVM's messages into errors. See lvm(8), lvmreport(7).
+package lvm
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	"k8s.io/klog/v2"
+)
+
+// Client has LVM's verbs for one volume group. Use it inside of Group.Do, so that nobody else changes the group
+// meanwhile through this driver.
+type Client struct {
+	exec  Executor
+	group string
+	on    func(CommandEvent)
+}
+
+// CommandEvent tells an observer (metrics) about one finished command.
+type CommandEvent struct {
+	Group, Verb string
+	Duration    time.Duration
+	Err         error
+}
+
+// NewClient makes a client without a queue, for tests and tools.
+func NewClient(exec Executor, group string) *Client { return &Client{exec: exec, group: group} }
+
+// GroupName is the volume group that the client works on.
+func (c *Client) GroupName() string { return c.group }
+
+func (c *Client) path(lv string) string { return c.group + "/" + lv }
+
+// run runs one command and turns a failure into a CommandError.
+func (c *Client) run(ctx context.Context, args ...string) (Document, error) {
+	if err := validateArgs(args); err != nil {
+		return Document{}, err
+	}
+	start := time.Now()
+	out, err := c.exec.Run(ctx, args...)
+	if errors.Is(err, ErrOutcomeUnknown) && reads(args[0]) {
+		out, err = c.exec.Run(ctx, args...) // a question may be asked twice
+	}
+	if err == nil && out.ExitCode != 0 {
+		text := out.errorText()
+		if text == "" {
+			text = out.Text
+		}
+		err = &CommandError{Args: args, ExitCode: out.ExitCode, Text: text}
+	}
+	elapsed := time.Since(start)
+	klog.FromContext(ctx).V(4).Info("LVM command", "args", args, "duration", elapsed, "err", err)
+	if c.on != nil {
+		c.on(CommandEvent{Group: c.group, Verb: args[0], Duration: elapsed, Err: err})
+	}
+	return out.Document, err
+}
+
+func reads(verb string) bool { return verb == "lvs" || verb == "vgs" }
+
+func bytesArg(n int64) string { return strconv.FormatInt(n, 10) + "b" }
+
+// tagArgs appends one option and its value per tag.
+func tagArgs(args []string, option string, tags []string) ([]string, error) {
+	for _, t := range tags {
+		if err := ValidateTag(t); err != nil {
+			return nil, err
+		}
+		args = append(args, option, t)
+	}
+	return args, nil
+}
+
+func validateNames(names ...string) error {
+	for _, n := range names {
+		if err := ValidateName(n); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func validateSize(n int64) error {
+	if n <= 0 {
+		return fmt.Errorf("size %d is not positive", n)
+	}
+	return nil
+}

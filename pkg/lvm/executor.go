@@ -1,0 +1,120 @@
+package lvm
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+
+	"github.com/lvmsnap/lvmsnap/pkg/hostexec"
+)
+
+// Executor runs one LVM command, given as argv without the leading "lvm": the seam that a fake LVM
+// (lvmtest) stands in for (docs/adr/0004).
+type Executor interface {
+	// Run returns what LVM wrote and its exit code. An error means that LVM could not be run, that its answer
+	// is unknown (ErrOutcomeUnknown), or that ctx ended while the command goes on (hostexec.ErrStillRunning).
+	Run(ctx context.Context, args ...string) (Output, error)
+}
+
+// Output is the outcome of one command.
+type Output struct {
+	Document
+	ExitCode int
+	Text     string // the end of what went to standard output and standard error
+}
+
+// Exec runs every command as a process of its own.
+type Exec struct {
+	Runner hostexec.Runner
+	Env    []string // LVM_SYSTEM_DIR; see Config
+}
+
+var _ Executor = Exec{}
+
+// command is how LVM is always started.
+func command(env []string, args ...string) hostexec.Command {
+	return hostexec.Command{
+		Name: "lvm", Args: args,
+		Env: append([]string{fmt.Sprintf("LVM_REPORT_FD=%d", hostexec.ReportFD), "LVM_SUPPRESS_FD_WARNINGS=1"}, env...),
+	}
+}
+
+// Run implements Executor. The process is never killed; it outlives ctx.
+func (e Exec) Run(ctx context.Context, args ...string) (Output, error) {
+	if err := ctx.Err(); err != nil {
+		return Output{}, err
+	}
+	proc, err := e.Runner.Start(command(e.Env, args...))
+	if err != nil {
+		return Output{}, err
+	}
+	type answer struct {
+		out Output
+		err error
+	}
+	done := make(chan answer, 1)
+	go func() {
+		out, err := collect(proc)
+		done <- answer{out, err}
+	}()
+	select {
+	case a := <-done:
+		return a.out, a.err
+	case <-ctx.Done():
+		return Output{}, fmt.Errorf("lvm %s: %w: %w", commandName(args), hostexec.ErrStillRunning, context.Cause(ctx))
+	}
+}
+
+// collect reads a process to its end.
+func collect(proc *hostexec.Process) (Output, error) {
+	_ = proc.Stdin.Close()
+	var text tail
+	var copied sync.WaitGroup
+	copied.Go(func() {
+		_, _ = io.Copy(&text, proc.Output)
+		_ = proc.Output.Close()
+	})
+	report, readErr := io.ReadAll(proc.Report)
+	copied.Wait()
+	code, err := proc.Wait()
+	if err = errors.Join(err, readErr, proc.Report.Close()); err != nil {
+		return Output{}, fmt.Errorf("%w: %w: %s", ErrOutcomeUnknown, err, text.String())
+	}
+	doc, err := ParseDocument(report)
+	if err != nil {
+		return Output{}, fmt.Errorf("%w: %w: %s", ErrOutcomeUnknown, err, text.String())
+	}
+	return Output{Document: doc, ExitCode: code, Text: text.String()}, nil
+}
+
+// tail keeps the end of what is written to it. Safe for concurrent use.
+type tail struct {
+	mu  sync.Mutex
+	buf []byte
+}
+
+const tailBytes = 8 << 10
+
+func (t *tail) Write(p []byte) (int, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.buf = append(t.buf, p...)
+	if extra := len(t.buf) - tailBytes; extra > 0 {
+		t.buf = append(t.buf[:0], t.buf[extra:]...)
+	}
+	return len(p), nil
+}
+
+func (t *tail) String() string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return string(t.buf)
+}
+
+func (t *tail) reset() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.buf = t.buf[:0]
+}

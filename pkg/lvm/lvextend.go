@@ -1,0 +1,22 @@
+package lvm
+
+import (
+	"context"
+	"errors"
+)
+
+// Extend grows a logical volume to sizeBytes, online; the file system on it is left alone. A volume that has
+// that size already is no error. lvextend(8)
+func (c *Client) Extend(ctx context.Context, name string, sizeBytes int64) error {
+	if err := validateNames(name); err != nil {
+		return err
+	}
+	if err := validateSize(sizeBytes); err != nil {
+		return err
+	}
+	_, err := c.run(ctx, "lvextend", "--size", bytesArg(sizeBytes), c.path(name))
+	if errors.Is(err, ErrNothingToChange) {
+		return nil
+	}
+	return err
+}
