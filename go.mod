@@ -7,6 +7,7 @@ require (
 	github.com/bitfield/gotestdox v0.2.2 // indirect
 	github.com/container-storage-interface/spec v1.13.0 // indirect
 	github.com/dnephin/pflag v1.0.7 // indirect
+	github.com/dustin/go-humanize v1.1.0 // indirect
 	github.com/fatih/color v1.18.0 // indirect
 	github.com/fsnotify/fsnotify v1.9.0 // indirect
 	github.com/go-logr/logr v1.4.4 // indirect

@@ -3,71 +3,280 @@ package storage
 import (
 	"context"
 	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/lvmsnap/lvmsnap/pkg/keylock"
+	"github.com/lvmsnap/lvmsnap/pkg/lvm"
 )
 
 // Engine is the driver's node-local storage. All methods are safe for concurrent use and idempotent.
 //
 // A method that changes something outlives its context: when the context ends first, the method returns the
 // context's error, the work goes on to its end, and calls for the same object get ErrPending until then.
-type Engine struct{}
-
-var errTODO = errors.New("TODO")
-
-// CreateVolume makes a volume, empty or from Source. A second call with the same name returns the first's volume.
-func (e *Engine) CreateVolume(ctx context.Context, spec VolumeSpec) (Volume, error) {
-	return Volume{}, errTODO
+type Engine struct {
+	driver   string
+	node     string // hash of the node id
+	groups   []*group
+	backends map[Type]Backend
+	locks    keylock.Set
+	limit    time.Duration
+	now      func() time.Time
 }
 
-// DeleteVolume removes a volume; its snapshots stay usable. A volume that is gone is no error; one that is
-// open (mounted, or held by a process) is ErrInUse; another node's is ErrOtherNode.
-func (e *Engine) DeleteVolume(ctx context.Context, id string) error { return errTODO }
-
-// Volume finds one volume; ErrNotFound, or ErrOtherNode.
-func (e *Engine) Volume(ctx context.Context, id string) (Volume, error) { return Volume{}, errTODO }
-
-// Volumes lists all volumes, ordered by ID.
-func (e *Engine) Volumes(ctx context.Context) ([]Volume, error) { return nil, errTODO }
-
-// CreateSnapshot cuts a snapshot. A second call with the same name returns the first's snapshot, even if the
-// source is gone by then.
-func (e *Engine) CreateSnapshot(ctx context.Context, spec SnapshotSpec) (Snapshot, error) {
-	return Snapshot{}, errTODO
+// group is a volume group that the driver was told of.
+type group struct {
+	*lvm.Group
+	extentBytes int64
 }
 
-// DeleteSnapshot removes a snapshot; what was restored from it stays. One that is gone is no error.
-func (e *Engine) DeleteSnapshot(ctx context.Context, id string) error { return errTODO }
-
-// Snapshot finds one snapshot, ready or not; ErrNotFound, or ErrOtherNode.
-func (e *Engine) Snapshot(ctx context.Context, id string) (Snapshot, error) {
-	return Snapshot{}, errTODO
+// Options of an Engine.
+type Options struct {
+	Driver   string       // the driver's name, which marks its LVs
+	NodeID   string       // whose volumes these are
+	Groups   []*lvm.Group // the opt-in list; the first is the default
+	Backends map[Type]Backend
+	// CommandLimit bounds one operation once it has begun, long after its caller gave up; default 10 minutes.
+	CommandLimit time.Duration
+	Now          func() time.Time // default time.Now
 }
 
-// Snapshots lists all snapshots, ordered by ID.
-func (e *Engine) Snapshots(ctx context.Context) ([]Snapshot, error) { return nil, errTODO }
+const (
+	defaultCommandLimit = 10 * time.Minute
+	// stuckAfter is when an operation that holds a group makes the engine not ready.
+	stuckAfter = 2 * time.Minute
+)
 
-// Capacity says how much room there is for new volumes of a class.
-func (e *Engine) Capacity(ctx context.Context, class Class) (Capacity, error) {
-	return Capacity{}, errTODO
+// New makes an engine and looks at every group once: an error says which group or pool is missing and how to
+// make it.
+func New(ctx context.Context, o Options) (*Engine, error) {
+	if len(o.Groups) == 0 {
+		return nil, fmt.Errorf("%w: no volume group was given (--volume-group)", ErrInvalid)
+	}
+	if err := lvm.ValidateTag(tag(tagDriver, o.Driver)); err != nil {
+		return nil, fmt.Errorf("%w: driver name: %w", ErrInvalid, err)
+	}
+	e := &Engine{
+		driver: o.Driver, node: NodeHash(o.NodeID), backends: o.Backends,
+		limit: o.CommandLimit, now: o.Now,
+	}
+	if e.limit <= 0 {
+		e.limit = defaultCommandLimit
+	}
+	if e.now == nil {
+		e.now = time.Now
+	}
+	for _, g := range o.Groups {
+		opened, err := e.open(ctx, g)
+		if err != nil {
+			return nil, fmt.Errorf("volume group %s: %w", g.Name(), err)
+		}
+		e.groups = append(e.groups, opened)
+	}
+	return e, nil
 }
 
-// Pools reports the state of every thin pool in the driver's groups.
-func (e *Engine) Pools(ctx context.Context) ([]Pool, error) { return nil, errTODO }
-
-// Activate makes the volume's device appear; the result has DevicePath and Init.
-func (e *Engine) Activate(ctx context.Context, id string) (Volume, error) { return Volume{}, errTODO }
-
-// Initialized records that what Volume.Init asked for is done, so that it is never done again.
-func (e *Engine) Initialized(ctx context.Context, id string) error { return errTODO }
-
-// Deactivate makes the volume's device disappear. A volume that is gone or inactive is no error; one that is
-// still open is ErrInUse.
-func (e *Engine) Deactivate(ctx context.Context, id string) error { return errTODO }
-
-// ExpandVolume grows the device (not the file system on it) to at least requiredBytes, online; a volume that
-// is large enough already is left alone.
-func (e *Engine) ExpandVolume(ctx context.Context, id string, requiredBytes, limitBytes int64) (Volume, error) {
-	return Volume{}, errTODO
+func (e *Engine) open(ctx context.Context, g *lvm.Group) (*group, error) {
+	out := &group{Group: g}
+	err := g.Do(ctx, "start", e.limit, func(ctx context.Context, c *lvm.Client) error {
+		vg, err := c.VG(ctx)
+		if errors.Is(err, lvm.ErrGroupNotFound) {
+			return fmt.Errorf("%w: there is no such volume group on this node (vgcreate %s DISK): %w", ErrInvalid, g.Name(), err)
+		}
+		if err != nil {
+			return err
+		}
+		out.extentBytes = vg.ExtentBytes
+		lvs, err := c.LVs(ctx)
+		if err != nil {
+			return err
+		}
+		for _, b := range e.backends {
+			if err := b.Open(ctx, c, lvs); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	return out, err
 }
 
-// Ready says whether the engine can serve: nil, or what is wrong and what to do about it.
-func (e *Engine) Ready(ctx context.Context) error { return errTODO }
+func (e *Engine) handle(lv string) string { return Handle{NodeHash: e.node, LV: lv}.String() }
+
+// local parses a handle of this node.
+func (e *Engine) local(id string) (Handle, error) {
+	h, err := ParseHandle(id)
+	if err != nil {
+		return Handle{}, err
+	}
+	if h.NodeHash != e.node {
+		return Handle{}, fmt.Errorf("%w: %s is on the node with hash %s, this one is %s", ErrOtherNode, id, h.NodeHash, e.node)
+	}
+	return h, nil
+}
+
+func (e *Engine) localVolume(id string) (Handle, error) {
+	h, err := e.local(id)
+	if err == nil && !h.IsVolume() {
+		err = fmt.Errorf("%w: %s is not a volume", ErrNotFound, id)
+	}
+	return h, err
+}
+
+func (e *Engine) localSnapshot(id string) (Handle, error) {
+	h, err := e.local(id)
+	if err == nil && !h.IsSnapshot() {
+		err = fmt.Errorf("%w: %s is not a snapshot", ErrNotFound, id)
+	}
+	return h, err
+}
+
+func (e *Engine) groupNames() string {
+	names := make([]string, len(e.groups))
+	for i, g := range e.groups {
+		names[i] = g.Name()
+	}
+	return strings.Join(names, ", ")
+}
+
+// groupFor is the group that a class names, or the default.
+func (e *Engine) groupFor(class Class) (*group, error) {
+	if class.VolumeGroup == "" {
+		return e.groups[0], nil
+	}
+	for _, g := range e.groups {
+		if g.Name() == class.VolumeGroup {
+			return g, nil
+		}
+	}
+	return nil, fmt.Errorf("%w: volume group %q is not among those that the driver was told to use on this node (--volume-group %s)",
+		ErrInvalid, class.VolumeGroup, e.groupNames())
+}
+
+func (e *Engine) backend(t Type) (Backend, error) {
+	if t == "" {
+		t = TypeThin
+	}
+	b, ok := e.backends[t]
+	if !ok {
+		return nil, fmt.Errorf("%w: type %q is not available in this driver", ErrInvalid, t)
+	}
+	return b, nil
+}
+
+// change runs fn as the only operation on the LV of that name, beyond the end of ctx (see Engine).
+func change[T any](ctx context.Context, e *Engine, lv, purpose string, fn func() (T, error)) (T, error) {
+	out, err := keylock.Do(ctx, &e.locks, lv, e.limit, func(context.Context) (T, error) {
+		out, err := fn()
+		return out, classify(err)
+	})
+	if errors.Is(err, keylock.ErrHeld) {
+		return out, fmt.Errorf("%w: %s: another call is working on %s; try again", ErrPending, purpose, lv)
+	}
+	return out, err
+}
+
+// read runs fn and returns when ctx ends at the latest; fn changes nothing, so it may end unheard.
+func read[T any](ctx context.Context, fn func() (T, error)) (T, error) {
+	type answer struct {
+		out T
+		err error
+	}
+	done := make(chan answer, 1)
+	go func() {
+		out, err := fn()
+		done <- answer{out, classify(err)}
+	}()
+	select {
+	case a := <-done:
+		return a.out, a.err
+	case <-ctx.Done():
+		var none T
+		return none, context.Cause(ctx)
+	}
+}
+
+// inTurn takes the group's turn and looks at it.
+func (e *Engine) inTurn(ctx context.Context, g *group, purpose string, fn func(context.Context, *lvm.Client, *view) error) error {
+	return g.Do(ctx, purpose, e.limit, func(ctx context.Context, c *lvm.Client) error {
+		v, err := e.look(ctx, g, c)
+		if err != nil {
+			return err
+		}
+		return fn(ctx, c, v)
+	})
+}
+
+// withLV finds the group that holds an LV and calls fn in that group's turn; ErrNotFound when no group does.
+func (e *Engine) withLV(
+	ctx context.Context, name, purpose string, fn func(context.Context, *lvm.Client, *view, lvm.LV) error,
+) error {
+	for _, g := range e.groups {
+		found := false
+		err := e.inTurn(ctx, g, purpose, func(ctx context.Context, c *lvm.Client, v *view) error {
+			lv, ok := v.find(name)
+			if !ok {
+				return nil
+			}
+			found = true
+			return fn(ctx, c, v, lv)
+		})
+		if found || err != nil {
+			return err
+		}
+	}
+	return fmt.Errorf("%w: there is no logical volume %s in %s", ErrNotFound, name, e.groupNames())
+}
+
+// locate says which group holds an LV, nil when none does.
+func (e *Engine) locate(ctx context.Context, name, purpose string) (*group, error) {
+	var out *group
+	err := e.withLV(ctx, name, purpose, func(_ context.Context, _ *lvm.Client, v *view, _ lvm.LV) error {
+		out = v.group
+		return nil
+	})
+	if errors.Is(err, ErrNotFound) {
+		return nil, nil
+	}
+	return out, err
+}
+
+// settle finds out what a failed creation left. The error may only be final when nothing is left.
+func (e *Engine) settle(ctx context.Context, g *group, c *lvm.Client, name string, lvName func(string) string, cause error) error {
+	cause = classify(cause)
+	if errors.Is(cause, ErrPending) || errors.Is(cause, ErrConflict) {
+		return cause
+	}
+	v, err := e.look(ctx, g, c)
+	if err == nil {
+		lv, left := v.find(name)
+		if _, ours := owned(lv, e.driver, lvName); !left || !ours {
+			return cause
+		}
+		if err = c.Remove(ctx, name); err == nil {
+			return cause
+		}
+	}
+	return fmt.Errorf("%w: creating %s failed (%v) and undoing it did too: %w", ErrPending, name, cause, err)
+}
+
+// remove deletes an LV of this driver. What is not there, or not the driver's, is left alone and no error.
+func (e *Engine) remove(ctx context.Context, name, purpose string, lvName func(string) string) error {
+	_, err := change(ctx, e, name, purpose, func() (struct{}, error) {
+		return struct{}{}, e.withLV(ctx, name, purpose+" "+name, func(ctx context.Context, c *lvm.Client, _ *view, lv lvm.LV) error {
+			if _, ok := owned(lv, e.driver, lvName); !ok {
+				return nil
+			}
+			return c.Remove(ctx, lv.Name)
+		})
+	})
+	return ignoreNotFound(err)
+}
+
+func ignoreNotFound(err error) error {
+	if errors.Is(err, ErrNotFound) {
+		return nil
+	}
+	return err
+}

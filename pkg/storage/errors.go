@@ -1,6 +1,13 @@
 package storage
 
-import "errors"
+import (
+	"errors"
+	"fmt"
+
+	"github.com/lvmsnap/lvmsnap/pkg/dm"
+	"github.com/lvmsnap/lvmsnap/pkg/hostexec"
+	"github.com/lvmsnap/lvmsnap/pkg/lvm"
+)
 
 // The engine's errors. Every error that leaves the engine wraps exactly one of these, a context error, or is
 // an internal failure after a verified undo; pkg/driver turns them into gRPC codes in one table (status.go).
@@ -27,3 +34,38 @@ var (
 	// ErrOtherNode: the handle is well-formed and belongs to another node (Unavailable).
 	ErrOtherNode = errors.New("belongs to another node")
 )
+
+// classify gives an error of the LVM client its meaning for a caller. Errors that have one already, context
+// errors and unknown ones stay as they are.
+func classify(err error) error {
+	if err == nil {
+		return nil
+	}
+	for _, own := range []error{
+		ErrPending, ErrInvalid, ErrSizeRange, ErrNotFound, ErrConflict, ErrNoSpace, ErrInUse, ErrDamaged, ErrOtherNode,
+	} {
+		if errors.Is(err, own) {
+			return err
+		}
+	}
+	for _, row := range []struct{ from, to error }{
+		// Still running or unknown: only a retry can tell, and it must not look final.
+		{hostexec.ErrStillRunning, ErrPending},
+		{lvm.ErrOutcomeUnknown, ErrPending},
+		{lvm.ErrBusy, ErrPending},
+		{lvm.ErrNotFound, ErrNotFound},
+		{lvm.ErrExists, ErrConflict},
+		{lvm.ErrNoSpace, ErrNoSpace},
+		{lvm.ErrMetadataFull, ErrNoSpace},
+		{lvm.ErrInUse, ErrInUse},
+		{lvm.ErrPoolJammed, ErrDamaged},
+		{lvm.ErrSuspended, ErrDamaged},
+		{lvm.ErrGroupNotFound, ErrDamaged},
+		{dm.ErrNoDevice, ErrDamaged},
+	} {
+		if errors.Is(err, row.from) {
+			return fmt.Errorf("%w: %w", row.to, err)
+		}
+	}
+	return err
+}

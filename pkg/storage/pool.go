@@ -1,0 +1,84 @@
+package storage
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"k8s.io/klog/v2"
+
+	"github.com/lvmsnap/lvmsnap/pkg/lvm"
+)
+
+// Pools reports the state of every thin pool in the driver's groups.
+func (e *Engine) Pools(ctx context.Context) ([]Pool, error) {
+	return read(ctx, func() ([]Pool, error) {
+		var out []Pool
+		for _, g := range e.groups {
+			err := e.inTurn(ctx, g, "Pools", func(ctx context.Context, _ *lvm.Client, v *view) error {
+				for _, b := range e.backends {
+					pools, err := b.Pools(ctx, g.Name(), v.lvs)
+					if err != nil {
+						return err
+					}
+					out = append(out, pools...)
+				}
+				return nil
+			})
+			if err != nil {
+				return nil, err
+			}
+		}
+		return out, nil
+	})
+}
+
+// Capacity says how much room there is for new volumes of a class. A group or pool that this node does not
+// have is no room, not an error: the scheduler asks every node for every class.
+func (e *Engine) Capacity(ctx context.Context, class Class) (Capacity, error) {
+	g, err := e.groupFor(class)
+	if err != nil {
+		klog.FromContext(ctx).V(2).Info("No capacity", "class", class, "reason", err)
+		return Capacity{}, nil //nolint:nilerr // see above
+	}
+	b, err := e.backend(class.Type)
+	if err != nil {
+		return Capacity{}, err
+	}
+	return read(ctx, func() (Capacity, error) {
+		var out Capacity
+		err := e.inTurn(ctx, g, "Capacity", func(ctx context.Context, _ *lvm.Client, v *view) error {
+			class.VolumeGroup = g.Name()
+			placed, err := b.Place(v.lvs, class)
+			if errors.Is(err, ErrInvalid) {
+				klog.FromContext(ctx).V(2).Info("No capacity", "class", class, "reason", err)
+				return nil
+			}
+			if err != nil {
+				return err
+			}
+			out, err = b.Capacity(ctx, placed)
+			return err
+		})
+		if err != nil {
+			return Capacity{}, err
+		}
+		out.MinimumBytes = g.extentBytes
+		out.AvailableBytes = out.AvailableBytes / g.extentBytes * g.extentBytes
+		out.MaximumBytes = out.MaximumBytes / g.extentBytes * g.extentBytes
+		return out, nil
+	})
+}
+
+// Ready says whether the engine can serve: nil, or what is wrong and what to do about it. It asks nobody, so
+// that it answers when LVM does not.
+func (e *Engine) Ready(context.Context) error {
+	for _, g := range e.groups {
+		if purpose, since := g.Current(); purpose != "" && e.now().Sub(since) > stuckAfter {
+			return fmt.Errorf("%w: volume group %s: %s has been stuck for %s; see `ps`, `dmsetup info` and the kernel log for what it waits for",
+				ErrDamaged, g.Name(), purpose, e.now().Sub(since).Round(time.Second))
+		}
+	}
+	return nil
+}

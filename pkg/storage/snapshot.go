@@ -1,0 +1,167 @@
+package storage
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strconv"
+
+	"k8s.io/klog/v2"
+
+	"github.com/lvmsnap/lvmsnap/pkg/lvm"
+)
+
+// CreateSnapshot cuts a snapshot. A second call with the same name returns the first's snapshot, even if the
+// source is gone by then.
+func (e *Engine) CreateSnapshot(ctx context.Context, spec SnapshotSpec) (Snapshot, error) {
+	name := SnapshotLV(spec.Name)
+	return change(ctx, e, name, "CreateSnapshot", func() (Snapshot, error) {
+		g, err := e.snapshotGroup(ctx, name, spec.SourceID)
+		if err != nil {
+			return Snapshot{}, err
+		}
+		var out Snapshot
+		err = e.inTurn(ctx, g, "CreateSnapshot "+name, func(ctx context.Context, c *lvm.Client, v *view) error {
+			var err error
+			out, err = e.createSnapshot(ctx, c, v, name, spec)
+			return err
+		})
+		return out, err
+	})
+}
+
+// snapshotGroup is where the snapshot is, or else where its source is. The name comes before the source: a
+// retry must succeed after the source was deleted.
+func (e *Engine) snapshotGroup(ctx context.Context, name, sourceID string) (*group, error) {
+	if len(e.groups) == 1 {
+		return e.groups[0], nil // both questions are answered in the turn that cuts
+	}
+	g, err := e.locate(ctx, name, "CreateSnapshot")
+	if g != nil || err != nil {
+		return g, err
+	}
+	source, err := e.localVolume(sourceID)
+	if err != nil {
+		return nil, err
+	}
+	g, err = e.locate(ctx, source.LV, "CreateSnapshot")
+	if g == nil && err == nil {
+		err = fmt.Errorf("%w: source volume %s", ErrNotFound, sourceID)
+	}
+	return g, err
+}
+
+func (e *Engine) createSnapshot(ctx context.Context, c *lvm.Client, v *view, name string, spec SnapshotSpec) (Snapshot, error) {
+	if lv, ok := v.find(name); ok {
+		s, done, err := e.existingSnapshot(ctx, c, v, lv, spec)
+		if done || err != nil {
+			return s, err
+		}
+	}
+	source, err := e.localVolume(spec.SourceID)
+	if err != nil {
+		return Snapshot{}, err
+	}
+	origin, ok := v.find(source.LV)
+	if !ok {
+		return Snapshot{}, fmt.Errorf("%w: source volume %s", ErrNotFound, spec.SourceID)
+	}
+	vol, ok := v.volume(origin)
+	if !ok {
+		return Snapshot{}, fmt.Errorf("%w: %s/%s is not a volume of this driver", ErrNotFound, v.group.Name(), origin.Name)
+	}
+	backend, err := e.backend(vol.Class.Type)
+	if err != nil {
+		return Snapshot{}, err
+	}
+	r := record{
+		tagDriver: e.driver, tagName: spec.Name, tagSource: spec.SourceID,
+		tagSize:   strconv.FormatInt(vol.RequestedBytes, 10),
+		tagAccess: string(vol.Access), tagFS: vol.FSType, tagInit: string(vol.Init),
+		tagObject: objectText(spec.Object.Namespace, spec.Object.Name), tagContent: spec.Object.ContentName,
+	}
+	var tags []string
+	err = backend.CreateSnapshot(ctx, c, NewSnapshot{LV: name, Origin: origin, Class: vol.Class, Tags: func() []string {
+		r[tagCreated] = strconv.FormatInt(e.now().UnixNano(), 10)
+		tags = r.tags()
+		return tags
+	}})
+	if err != nil {
+		return Snapshot{}, e.settle(ctx, v.group, c, name, SnapshotLV, err)
+	}
+	// What was just committed is known; asking LVM for it again would double the time.
+	cut := lvm.LV{Name: name, SizeBytes: origin.SizeBytes, Tags: tags, Attr: "Vri---tz-k", Origin: origin.Name, Pool: origin.Pool}
+	s, _ := v.snapshotRecord(cut)
+	s.Ready = true
+	return s, nil
+}
+
+// existingSnapshot answers a retry; done is false when what was found was only half there and is gone now.
+func (e *Engine) existingSnapshot(ctx context.Context, c *lvm.Client, v *view, lv lvm.LV, spec SnapshotSpec) (Snapshot, bool, error) {
+	s, ok, err := v.snapshot(ctx, lv)
+	switch {
+	case err != nil:
+		return Snapshot{}, false, err
+	case !ok:
+		return Snapshot{}, false, fmt.Errorf("%w: %s/%s is in the way of snapshot %q and was not made by this driver; rename it (lvrename)",
+			ErrConflict, v.group.Name(), lv.Name, spec.Name)
+	case s.SourceID != spec.SourceID:
+		return Snapshot{}, false, fmt.Errorf("%w: snapshot %q is of volume %s, not of %s", ErrConflict, spec.Name, s.SourceID, spec.SourceID)
+	case s.Ready:
+		return s, true, nil
+	case len(s.Conditions) > 0:
+		return Snapshot{}, false, fmt.Errorf("%w: snapshot %q: %s", ErrDamaged, spec.Name, s.Conditions[0].Message)
+	}
+	// A phantom: LVM was killed after its commit and before the pool's. It was reported to nobody, and left
+	// alone a later command would cut it, at that command's point in time.
+	klog.FromContext(ctx).Info("Removing a snapshot that was never cut", "lv", lv.Name, "transactionID", lv.TransactionID)
+	return Snapshot{}, false, c.Remove(ctx, lv.Name)
+}
+
+// DeleteSnapshot removes a snapshot; what was restored from it stays. One that is gone is no error.
+func (e *Engine) DeleteSnapshot(ctx context.Context, id string) error {
+	h, err := e.localSnapshot(id)
+	if err != nil {
+		return ignoreNotFound(err)
+	}
+	return e.remove(ctx, h.LV, "DeleteSnapshot", SnapshotLV)
+}
+
+// Snapshot finds one snapshot, ready or not; ErrNotFound, or ErrOtherNode.
+func (e *Engine) Snapshot(ctx context.Context, id string) (Snapshot, error) {
+	h, err := e.localSnapshot(id)
+	if err != nil {
+		return Snapshot{}, err
+	}
+	return read(ctx, func() (Snapshot, error) {
+		var out Snapshot
+		err := e.withLV(ctx, h.LV, "Snapshot", func(ctx context.Context, _ *lvm.Client, v *view, lv lvm.LV) error {
+			s, ok, err := v.snapshot(ctx, lv)
+			if err == nil && !ok {
+				err = fmt.Errorf("%w: %s/%s is not a snapshot of this driver", ErrNotFound, v.group.Name(), lv.Name)
+			}
+			out = s
+			return err
+		})
+		return out, err
+	})
+}
+
+// Snapshots lists all snapshots, ordered by ID.
+func (e *Engine) Snapshots(ctx context.Context) ([]Snapshot, error) {
+	return read(ctx, func() ([]Snapshot, error) {
+		var out []Snapshot
+		for _, g := range e.groups {
+			err := e.inTurn(ctx, g, "Snapshots", func(ctx context.Context, _ *lvm.Client, v *view) error {
+				list, err := v.snapshots(ctx)
+				out = append(out, list...)
+				return err
+			})
+			if err != nil {
+				return nil, err
+			}
+		}
+		slices.SortFunc(out, byID(func(s Snapshot) string { return s.ID }))
+		return out, nil
+	})
+}

@@ -1,0 +1,177 @@
+// Package thin keeps volumes and snapshots in LVM thin pools. A snapshot shares its blocks with its origin and
+// costs nothing until one of them changes; it is an equal of its origin and outlives it. lvmthin(7)
+package thin
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/lvmsnap/lvmsnap/pkg/dm"
+	"github.com/lvmsnap/lvmsnap/pkg/lvm"
+	"github.com/lvmsnap/lvmsnap/pkg/storage"
+)
+
+// Backend is storage.Backend for thin pools.
+type Backend struct {
+	kernel dm.Kernel
+	// reserves in percent of the pool's data and metadata, kept free for writes to what exists already
+	dataReserve, metadataReserve float64
+}
+
+var _ storage.Backend = (*Backend)(nil)
+
+// Options of a Backend.
+type Options struct {
+	Kernel                 dm.Kernel
+	DataReservePercent     float64 // nothing is created when less is free
+	MetadataReservePercent float64
+}
+
+// New makes a backend.
+func New(o Options) *Backend {
+	return &Backend{kernel: o.Kernel, dataReserve: o.DataReservePercent, metadataReserve: o.MetadataReservePercent}
+}
+
+func pools(lvs []lvm.LV) []lvm.LV {
+	var out []lvm.LV
+	for _, lv := range lvs {
+		if lv.Attr.Type() == lvm.TypeThinPool {
+			out = append(out, lv)
+		}
+	}
+	return out
+}
+
+// Open activates the group's pools: an inactive one can tell nobody how full it is.
+func (b *Backend) Open(ctx context.Context, c *lvm.Client, lvs []lvm.LV) error {
+	for _, pool := range pools(lvs) {
+		if _, err := b.status(ctx, c, pool.Name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// status reads a pool, and activates it if need be.
+func (b *Backend) status(ctx context.Context, c *lvm.Client, pool string) (dm.PoolStatus, error) {
+	st, err := b.kernel.PoolStatus(ctx, c.GroupName(), pool)
+	if !errors.Is(err, dm.ErrNoDevice) {
+		return st, err
+	}
+	if err := c.Activate(ctx, pool); err != nil {
+		return dm.PoolStatus{}, err
+	}
+	return b.kernel.PoolStatus(ctx, c.GroupName(), pool)
+}
+
+// Place implements storage.Backend: the pool that the class names, or the group's only one.
+func (b *Backend) Place(lvs []lvm.LV, class storage.Class) (storage.Class, error) {
+	found := pools(lvs)
+	names := make([]string, len(found))
+	for i, p := range found {
+		names[i] = p.Name
+	}
+	class.Type = storage.TypeThin
+	switch {
+	case class.ThinPool != "":
+		for _, n := range names {
+			if n == class.ThinPool {
+				return class, nil
+			}
+		}
+		return class, fmt.Errorf("%w: volume group %s has no thin pool %q (it has: %s)",
+			storage.ErrInvalid, class.VolumeGroup, class.ThinPool, strings.Join(names, ", "))
+	case len(names) == 1:
+		class.ThinPool = names[0]
+		return class, nil
+	case len(names) == 0:
+		return class, fmt.Errorf("%w: volume group %s has no thin pool; make one: lvcreate --type thin-pool --extents 90%%FREE --name pool %s",
+			storage.ErrInvalid, class.VolumeGroup, class.VolumeGroup)
+	default:
+		return class, fmt.Errorf("%w: volume group %s has several thin pools (%s); name one in the class: thinPool",
+			storage.ErrInvalid, class.VolumeGroup, strings.Join(names, ", "))
+	}
+}
+
+// CreateVolume implements storage.Backend.
+func (b *Backend) CreateVolume(ctx context.Context, c *lvm.Client, v storage.NewVolume) error {
+	st, err := b.guard(ctx, c, v.Class.ThinPool)
+	if err != nil {
+		return err
+	}
+	if err := fits(c.GroupName(), v.Class.ThinPool, v.SizeBytes, st); err != nil {
+		return err
+	}
+	err = c.CreateThinVolume(ctx, lvm.ThinVolumeOptions{Name: v.LV, Pool: v.Class.ThinPool, SizeBytes: v.SizeBytes, Tags: v.Tags})
+	if err != nil {
+		return err
+	}
+	return b.confirm(ctx, c, v.Class.ThinPool, v.LV, st)
+}
+
+// CreateSnapshot implements storage.Backend.
+func (b *Backend) CreateSnapshot(ctx context.Context, c *lvm.Client, s storage.NewSnapshot) error {
+	st, err := b.guard(ctx, c, s.Class.ThinPool)
+	if err != nil {
+		return err
+	}
+	err = c.CreateThinSnapshot(ctx, lvm.ThinSnapshotOptions{Name: s.LV, Origin: s.Origin.Name, Tags: s.Tags()})
+	if err != nil {
+		return err
+	}
+	return b.confirm(ctx, c, s.Class.ThinPool, s.LV, st)
+}
+
+// Restore implements storage.Backend: a writable snapshot of the source.
+func (b *Backend) Restore(ctx context.Context, c *lvm.Client, v storage.NewVolume, source lvm.LV) error {
+	st, err := b.guard(ctx, c, v.Class.ThinPool)
+	if err != nil {
+		return err
+	}
+	if err := fits(c.GroupName(), v.Class.ThinPool, v.SizeBytes, st); err != nil {
+		return err
+	}
+	err = c.CreateThinSnapshot(ctx, lvm.ThinSnapshotOptions{Name: v.LV, Origin: source.Name, Writable: true, Tags: v.Tags})
+	if err != nil {
+		return err
+	}
+	return b.confirm(ctx, c, v.Class.ThinPool, v.LV, st)
+}
+
+// Extend implements storage.Backend.
+func (b *Backend) Extend(ctx context.Context, c *lvm.Client, lv lvm.LV, sizeBytes int64) error {
+	st, err := b.status(ctx, c, lv.Pool)
+	if err != nil {
+		return err
+	}
+	if err := fits(c.GroupName(), lv.Pool, sizeBytes, st); err != nil {
+		return err
+	}
+	return c.Extend(ctx, lv.Name, sizeBytes)
+}
+
+// confirm checks that the pool itself took part in what LVM reports as done: LVM commits its own metadata first
+// and then the pool's, whose transaction id counts the commits.
+func (b *Backend) confirm(ctx context.Context, c *lvm.Client, pool, lv string, before dm.PoolStatus) error {
+	after, err := b.kernel.PoolStatus(ctx, c.GroupName(), pool)
+	if err != nil {
+		return err
+	}
+	if after.TransactionID <= before.TransactionID {
+		return fmt.Errorf("thin pool %s/%s did not take part in the creation of %s: its transaction id is still %d",
+			c.GroupName(), pool, lv, after.TransactionID)
+	}
+	return nil
+}
+
+// Committed implements storage.Backend. A volume's transaction id is the pool's when it was created, so the
+// pool's is higher once it has it.
+func (b *Backend) Committed(ctx context.Context, group string, lv lvm.LV) (bool, error) {
+	st, err := b.kernel.PoolStatus(ctx, group, lv.Pool)
+	if errors.Is(err, dm.ErrNoDevice) {
+		return false, nil // an inactive pool vouches for nothing
+	}
+	return lv.TransactionID < st.TransactionID, err
+}

@@ -1,0 +1,381 @@
+package storage
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+
+	"github.com/lvmsnap/lvmsnap/pkg/lvm"
+)
+
+const (
+	defaultSizeBytes = 1 << 30
+	defaultFSType    = "ext4"
+)
+
+// CreateVolume makes a volume, empty or from Source. A second call with the same name returns the first's volume.
+func (e *Engine) CreateVolume(ctx context.Context, spec VolumeSpec) (Volume, error) {
+	name := VolumeLV(spec.Name)
+	return change(ctx, e, name, "CreateVolume", func() (Volume, error) {
+		g, err := e.volumeGroup(ctx, name, spec)
+		if err != nil {
+			return Volume{}, err
+		}
+		var out Volume
+		err = e.inTurn(ctx, g, "CreateVolume "+name, func(ctx context.Context, c *lvm.Client, v *view) error {
+			if lv, ok := v.find(name); ok {
+				out, err = e.existingVolume(ctx, c, v, lv, spec)
+				return err
+			}
+			out, err = e.createVolume(ctx, c, v, name, spec)
+			return err
+		})
+		return out, err
+	})
+}
+
+// volumeGroup is where the volume is, or else where it is to be made: beside its source, or where the class says.
+func (e *Engine) volumeGroup(ctx context.Context, name string, spec VolumeSpec) (*group, error) {
+	wanted, err := e.groupFor(spec.Class)
+	if err != nil {
+		return nil, err
+	}
+	if len(e.groups) == 1 {
+		return wanted, nil // every question is answered in the turn that creates
+	}
+	g, err := e.locate(ctx, name, "CreateVolume")
+	if g != nil || err != nil {
+		return g, err
+	}
+	if spec.Source == nil {
+		return wanted, nil
+	}
+	source, err := e.sourceLV(spec.Source)
+	if err != nil {
+		return nil, err
+	}
+	g, err = e.locate(ctx, source, "CreateVolume")
+	switch {
+	case err != nil:
+		return nil, err
+	case g == nil:
+		return nil, fmt.Errorf("%w: source %s %s", ErrNotFound, spec.Source.Kind, spec.Source.ID)
+	case spec.Class.VolumeGroup != "" && g != wanted:
+		return nil, fmt.Errorf("%w: source %s is in volume group %s and a thin copy cannot leave it; use a class with volumeGroup %s, not %s",
+			ErrInvalid, spec.Source.ID, g.Name(), g.Name(), wanted.Name())
+	}
+	return g, nil
+}
+
+// sourceLV is the LV name of a source. Data on another node is no room here, so that the scheduler goes there:
+// NotFound would make the provisioner try this node for ever.
+func (e *Engine) sourceLV(s *Source) (string, error) {
+	parse := e.localVolume
+	if s.Kind == SourceSnapshot {
+		parse = e.localSnapshot
+	}
+	h, err := parse(s.ID)
+	if errors.Is(err, ErrOtherNode) {
+		return "", fmt.Errorf("%w: the data is on another node: %w", ErrNoSpace, err)
+	}
+	return h.LV, err
+}
+
+func (e *Engine) createVolume(ctx context.Context, c *lvm.Client, v *view, name string, spec VolumeSpec) (Volume, error) {
+	source, origin, err := e.resolveSource(ctx, v, &spec)
+	if err != nil {
+		return Volume{}, err
+	}
+	backend, err := e.backend(spec.Class.Type)
+	if err != nil {
+		return Volume{}, err
+	}
+	spec.Class.VolumeGroup = v.group.Name()
+	placed, err := backend.Place(v.lvs, spec.Class)
+	if err != nil {
+		return Volume{}, err
+	}
+	requested, size, err := chooseSize(spec.RequiredBytes, spec.LimitBytes, source, v.group.extentBytes)
+	if err != nil {
+		return Volume{}, err
+	}
+	r := record{
+		tagDriver: e.driver, tagName: spec.Name, tagSize: strconv.FormatInt(requested, 10),
+		tagCreated: strconv.FormatInt(e.now().UnixNano(), 10),
+		tagAccess:  string(spec.Access), tagFS: spec.FSType, tagInit: string(initFor(spec, source)),
+		tagObject: objectText(spec.Claim.Namespace, spec.Claim.Name), tagContent: spec.Claim.VolumeName,
+	}
+	if spec.Source != nil {
+		r[tagSource] = spec.Source.ID
+	}
+	nv := NewVolume{LV: name, Class: placed, SizeBytes: size, Tags: r.tags()}
+	if source == nil {
+		err = backend.CreateVolume(ctx, c, nv)
+	} else {
+		err = e.restore(ctx, c, backend, nv, origin)
+	}
+	if err != nil {
+		return Volume{}, e.settle(ctx, v.group, c, name, VolumeLV, err)
+	}
+	vol, _ := v.volume(lvm.LV{Name: name, SizeBytes: size, Tags: nv.Tags, Attr: "Vwi---tz-k", Pool: placed.ThinPool})
+	return vol, nil
+}
+
+// restore copies the source and grows the copy. A crash in between leaves a volume of the source's size, which
+// the retry grows (existingVolume); a failure leaves it to settle.
+func (e *Engine) restore(ctx context.Context, c *lvm.Client, b Backend, nv NewVolume, origin lvm.LV) error {
+	if err := b.Restore(ctx, c, nv, origin); err != nil || nv.SizeBytes <= origin.SizeBytes {
+		return err
+	}
+	return b.Extend(ctx, c, lvm.LV{Name: nv.LV, Pool: nv.Class.ThinPool}, nv.SizeBytes)
+}
+
+// sourceState is what a new volume takes over from its source.
+type sourceState struct {
+	requestedBytes, sizeBytes int64
+	init                      Init
+}
+
+// resolveSource finds what to copy and fills in what the spec leaves to it; nil when there is nothing to copy.
+func (e *Engine) resolveSource(ctx context.Context, v *view, spec *VolumeSpec) (*sourceState, lvm.LV, error) {
+	if spec.Source == nil {
+		if spec.Access == AccessMount && spec.FSType == "" {
+			spec.FSType = defaultFSType
+		}
+		return nil, lvm.LV{}, nil
+	}
+	name, err := e.sourceLV(spec.Source)
+	if err != nil {
+		return nil, lvm.LV{}, err
+	}
+	lv, ok := v.find(name)
+	if !ok {
+		return nil, lvm.LV{}, fmt.Errorf("%w: source %s %s", ErrNotFound, spec.Source.Kind, spec.Source.ID)
+	}
+	class, fsType, err := v.describeSource(ctx, lv, spec.Source)
+	if err != nil {
+		return nil, lvm.LV{}, err
+	}
+	if spec.Class.Type != "" && spec.Class.Type != class.Type || spec.Class.ThinPool != "" && spec.Class.ThinPool != class.ThinPool {
+		return nil, lvm.LV{}, fmt.Errorf("%w: source %s is %s in pool %q and cannot be copied to type %q, pool %q; use the class of the source",
+			ErrInvalid, spec.Source.ID, class.Type, class.ThinPool, spec.Class.Type, spec.Class.ThinPool)
+	}
+	spec.Class.Type, spec.Class.ThinPool = class.Type, class.ThinPool
+	if spec.Access == AccessMount {
+		switch {
+		case spec.FSType == "":
+			spec.FSType = fsType
+		case fsType != "" && spec.FSType != fsType:
+			return nil, lvm.LV{}, fmt.Errorf("%w: fsType %s differs from the source's, %s; a copy keeps its file system", ErrInvalid, spec.FSType, fsType)
+		}
+	}
+	r := parseRecord(lv.Tags)
+	return &sourceState{
+		requestedBytes: requestedBytes(r, lv.SizeBytes, v.group.extentBytes), sizeBytes: lv.SizeBytes, init: Init(r[tagInit]),
+	}, lv, nil
+}
+
+// describeSource checks that the LV is a source of that kind, ready to be copied.
+func (v *view) describeSource(ctx context.Context, lv lvm.LV, source *Source) (Class, string, error) {
+	foreign := fmt.Errorf("%w: %s/%s is not a %s of this driver", ErrNotFound, v.group.Name(), lv.Name, source.Kind)
+	if source.Kind == SourceVolume {
+		vol, ok := v.volume(lv)
+		if !ok {
+			return Class{}, "", foreign
+		}
+		return vol.Class, vol.FSType, nil
+	}
+	s, ok, err := v.snapshot(ctx, lv)
+	switch {
+	case err != nil:
+		return Class{}, "", err
+	case !ok:
+		return Class{}, "", foreign
+	case len(s.Conditions) > 0:
+		return Class{}, "", fmt.Errorf("%w: snapshot %s: %s", ErrDamaged, source.ID, s.Conditions[0].Message)
+	case !s.Ready:
+		return Class{}, "", fmt.Errorf("%w: snapshot %s was interrupted before it was cut; create it again", ErrDamaged, source.ID)
+	}
+	return s.Class, s.FSType, nil
+}
+
+// initFor is what has to happen to a new volume before its first mount.
+func initFor(spec VolumeSpec, source *sourceState) Init {
+	switch {
+	case spec.Access != AccessMount:
+		return InitDone
+	case source == nil || source.init == InitFormat:
+		return InitFormat // nothing was ever written to the source either
+	default:
+		return InitClone
+	}
+}
+
+// chooseSize finds the size to record and the size to make, in extents.
+func chooseSize(required, limit int64, source *sourceState, extent int64) (requested, size int64, err error) {
+	requested = required
+	least := int64(0)
+	if source != nil {
+		least = source.sizeBytes
+		if requested == 0 {
+			requested = source.requestedBytes
+		}
+		if requested < source.requestedBytes {
+			return 0, 0, fmt.Errorf("%w: %d bytes are less than the source's %d", ErrSizeRange, requested, source.requestedBytes)
+		}
+	}
+	if requested == 0 {
+		requested = defaultSizeBytes
+		if limit > 0 && limit < requested {
+			requested = limit / extent * extent
+		}
+	}
+	size, ok := roundUp(max(requested, least), extent)
+	if !ok || size <= 0 {
+		return 0, 0, fmt.Errorf("%w: %d bytes cannot be a volume (extents are %d bytes)", ErrSizeRange, requested, extent)
+	}
+	if limit > 0 && size > limit {
+		return 0, 0, fmt.Errorf("%w: %d bytes are %d in extents of %d, above the limit of %d", ErrSizeRange, requested, size, extent, limit)
+	}
+	return requested, size, nil
+}
+
+// existingVolume answers a retry: the volume of that name, finished, or what differs.
+func (e *Engine) existingVolume(ctx context.Context, c *lvm.Client, v *view, lv lvm.LV, spec VolumeSpec) (Volume, error) {
+	vol, ok := v.volume(lv)
+	if !ok {
+		return Volume{}, fmt.Errorf("%w: %s/%s is in the way of volume %q and was not made by this driver; rename it (lvrename)",
+			ErrConflict, v.group.Name(), lv.Name, spec.Name)
+	}
+	if diff := difference(vol, spec); diff != "" {
+		return Volume{}, fmt.Errorf("%w: volume %q: %s", ErrConflict, spec.Name, diff)
+	}
+	backend, err := e.backend(vol.Class.Type)
+	if err != nil {
+		return Volume{}, err
+	}
+	committed, err := backend.Committed(ctx, v.group.Name(), lv)
+	if err != nil {
+		return Volume{}, err
+	}
+	if !committed { // see existingSnapshot
+		if err := c.Remove(ctx, lv.Name); err != nil {
+			return Volume{}, err
+		}
+		return e.createVolume(ctx, c, v, lv.Name, spec)
+	}
+	// The record is written with the volume, its growth is a second step: finish what a crash left.
+	if wanted, ok := roundUp(parseRecord(lv.Tags).size(), v.group.extentBytes); ok && wanted > lv.SizeBytes {
+		if err := backend.Extend(ctx, c, lv, wanted); err != nil {
+			return Volume{}, err
+		}
+		lv.SizeBytes = wanted
+		vol, _ = v.volume(lv)
+	}
+	return vol, nil
+}
+
+// difference says in what an existing volume differs from what is asked for; CSI spec, CreateVolume.
+func difference(vol Volume, spec VolumeSpec) string {
+	size := max(vol.SizeBytes, vol.RequestedBytes)
+	switch {
+	case spec.RequiredBytes > size:
+		return fmt.Sprintf("it has %d bytes, %d are required", size, spec.RequiredBytes)
+	case spec.LimitBytes > 0 && vol.SizeBytes > spec.LimitBytes:
+		return fmt.Sprintf("it has %d bytes, the limit is %d", vol.SizeBytes, spec.LimitBytes)
+	case vol.Access != spec.Access:
+		return fmt.Sprintf("its access type is %s, not %s", vol.Access, spec.Access)
+	case spec.FSType != "" && vol.FSType != spec.FSType:
+		return fmt.Sprintf("its file system is %s, not %s", vol.FSType, spec.FSType)
+	case spec.Class.Type != "" && spec.Class.Type != vol.Class.Type:
+		return fmt.Sprintf("its type is %s, not %s", vol.Class.Type, spec.Class.Type)
+	case spec.Class.VolumeGroup != "" && spec.Class.VolumeGroup != vol.Class.VolumeGroup:
+		return fmt.Sprintf("its volume group is %s, not %s", vol.Class.VolumeGroup, spec.Class.VolumeGroup)
+	case spec.Class.ThinPool != "" && spec.Class.ThinPool != vol.Class.ThinPool:
+		return fmt.Sprintf("its thin pool is %s, not %s", vol.Class.ThinPool, spec.Class.ThinPool)
+	case (vol.Source == nil) != (spec.Source == nil), vol.Source != nil && *vol.Source != *spec.Source:
+		return "it was made from another source"
+	}
+	return ""
+}
+
+// DeleteVolume removes a volume; its snapshots stay usable. A volume that is gone is no error; one that is
+// open (mounted, or held by a process) is ErrInUse; another node's is ErrOtherNode.
+func (e *Engine) DeleteVolume(ctx context.Context, id string) error {
+	h, err := e.localVolume(id)
+	if err != nil {
+		return ignoreNotFound(err)
+	}
+	return e.remove(ctx, h.LV, "DeleteVolume", VolumeLV)
+}
+
+// withVolume calls fn for a volume of this driver, in its group's turn.
+func (e *Engine) withVolume(
+	ctx context.Context, h Handle, purpose string, fn func(context.Context, *lvm.Client, *view, lvm.LV, Volume) error,
+) error {
+	return e.withLV(ctx, h.LV, purpose+" "+h.LV, func(ctx context.Context, c *lvm.Client, v *view, lv lvm.LV) error {
+		vol, ok := v.volume(lv)
+		if !ok {
+			return fmt.Errorf("%w: %s/%s is not a volume of this driver", ErrNotFound, v.group.Name(), lv.Name)
+		}
+		return fn(ctx, c, v, lv, vol)
+	})
+}
+
+// Volume finds one volume; ErrNotFound, or ErrOtherNode.
+func (e *Engine) Volume(ctx context.Context, id string) (Volume, error) {
+	h, err := e.localVolume(id)
+	if err != nil {
+		return Volume{}, err
+	}
+	return read(ctx, func() (Volume, error) {
+		var out Volume
+		err := e.withVolume(ctx, h, "Volume", func(ctx context.Context, _ *lvm.Client, v *view, _ lvm.LV, vol Volume) error {
+			list, err := e.withPoolConditions(ctx, v, []Volume{vol})
+			if err == nil {
+				out = list[0]
+			}
+			return err
+		})
+		return out, err
+	})
+}
+
+// Volumes lists all volumes, ordered by ID.
+func (e *Engine) Volumes(ctx context.Context) ([]Volume, error) {
+	return read(ctx, func() ([]Volume, error) {
+		var out []Volume
+		for _, g := range e.groups {
+			err := e.inTurn(ctx, g, "Volumes", func(ctx context.Context, _ *lvm.Client, v *view) error {
+				list, err := e.withPoolConditions(ctx, v, v.volumes())
+				out = append(out, list...)
+				return err
+			})
+			if err != nil {
+				return nil, err
+			}
+		}
+		slices.SortFunc(out, byID(func(v Volume) string { return v.ID }))
+		return out, nil
+	})
+}
+
+// withPoolConditions adds to each volume what is wrong with its pool.
+func (e *Engine) withPoolConditions(ctx context.Context, v *view, volumes []Volume) ([]Volume, error) {
+	conditions := map[string][]Condition{}
+	for _, b := range e.backends {
+		pools, err := b.Pools(ctx, v.group.Name(), v.lvs)
+		if err != nil {
+			return nil, err
+		}
+		for _, p := range pools {
+			conditions[p.Name] = p.Conditions
+		}
+	}
+	for i := range volumes {
+		volumes[i].Conditions = append(volumes[i].Conditions, conditions[volumes[i].Class.ThinPool]...)
+	}
+	return volumes, nil
+}
