@@ -1,0 +1,132 @@
+package driver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/container-storage-interface/spec/lib/go/csi"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/lvmsnap/lvmsnap/pkg/storage"
+)
+
+// CreateSnapshot cuts a snapshot, and returns when it is cut. Nothing is looked up here, the source least of
+// all: a retry must succeed after the source was deleted, which only the engine can tell.
+func (s *controller) CreateSnapshot(ctx context.Context, req *csi.CreateSnapshotRequest) (*csi.CreateSnapshotResponse, error) {
+	spec, err := snapshotSpec(req)
+	if err != nil {
+		return nil, err
+	}
+	if err := checkTopology(s.nodeID, req.GetAccessibilityRequirements()); err != nil {
+		return nil, err
+	}
+	snapshot, err := s.snapshots.CreateSnapshot(ctx, spec)
+	if err != nil {
+		return nil, err
+	}
+	message, err := s.csiSnapshot(snapshot)
+	if err != nil {
+		return nil, err
+	}
+	return &csi.CreateSnapshotResponse{Snapshot: message}, nil
+}
+
+// DeleteSnapshot removes a snapshot. One that is gone, or whose id this driver cannot have given out, is OK; one
+// of another node is an error, because OK would let the CO forget a snapshot that still exists.
+func (s *controller) DeleteSnapshot(ctx context.Context, req *csi.DeleteSnapshotRequest) (*csi.DeleteSnapshotResponse, error) {
+	if err := required("snapshot_id", req.GetSnapshotId()); err != nil {
+		return nil, err
+	}
+	if err := s.snapshots.DeleteSnapshot(ctx, req.GetSnapshotId()); err != nil && !errors.Is(err, storage.ErrNotFound) {
+		return nil, err
+	}
+	return &csi.DeleteSnapshotResponse{}, nil
+}
+
+// GetSnapshot finds one snapshot, ready or not.
+func (s *controller) GetSnapshot(ctx context.Context, req *csi.GetSnapshotRequest) (*csi.GetSnapshotResponse, error) {
+	if err := required("snapshot_id", req.GetSnapshotId()); err != nil {
+		return nil, err
+	}
+	snapshot, err := s.snapshots.Snapshot(ctx, req.GetSnapshotId())
+	if err != nil {
+		return nil, err
+	}
+	message, err := s.csiSnapshot(snapshot)
+	if err != nil {
+		return nil, err
+	}
+	return &csi.GetSnapshotResponse{Snapshot: message}, nil
+}
+
+// ListSnapshots lists this node's snapshots, however they were made, or those that a filter lets through.
+func (s *controller) ListSnapshots(ctx context.Context, req *csi.ListSnapshotsRequest) (*csi.ListSnapshotsResponse, error) {
+	if err := checkPageRequest(listSnapshots, req); err != nil {
+		return nil, err
+	}
+	found, err := s.findSnapshots(ctx, req.GetSnapshotId(), req.GetSourceVolumeId())
+	if err != nil {
+		return nil, err
+	}
+	entries, next, err := page(found, func(snap storage.Snapshot) string { return snap.ID }, listSnapshots, req)
+	if err != nil {
+		return nil, err
+	}
+	rsp := &csi.ListSnapshotsResponse{NextToken: next}
+	for _, snap := range entries {
+		message, err := s.csiSnapshot(snap)
+		if err != nil {
+			return nil, err
+		}
+		rsp.Entries = append(rsp.Entries, &csi.ListSnapshotsResponse_Entry{Snapshot: message})
+	}
+	return rsp, nil
+}
+
+// findSnapshots applies the filters, of which empty ones let everything through. An id that does not exist,
+// here or at all, is an empty list. Snapshots that are not cut yet are not listed (spec, ListSnapshots: "SHALL
+// NOT list a snapshot that is being created but has not been cut").
+func (s *controller) findSnapshots(ctx context.Context, id, sourceID string) ([]storage.Snapshot, error) {
+	var candidates []storage.Snapshot
+	if id != "" {
+		// One lookup instead of a list: pre-provisioned contents are resolved this way, again and again.
+		snapshot, err := s.snapshots.Snapshot(ctx, id)
+		switch {
+		case errors.Is(err, storage.ErrNotFound), errors.Is(err, storage.ErrOtherNode):
+			return nil, nil
+		case err != nil:
+			return nil, err
+		}
+		candidates = []storage.Snapshot{snapshot}
+	} else {
+		all, err := s.snapshots.Snapshots(ctx)
+		if err != nil {
+			return nil, err
+		}
+		candidates = all
+	}
+	var found []storage.Snapshot
+	for _, snapshot := range candidates {
+		if !snapshot.CreatedAt.IsZero() && (sourceID == "" || snapshot.SourceID == sourceID) {
+			found = append(found, snapshot)
+		}
+	}
+	return found, nil
+}
+
+// csiSnapshot is a snapshot as CSI sees it, the same in every answer. A snapshot without a creation time is not
+// cut, and must not be shown: csi-snapshotter would record 1970 for it.
+func (s *controller) csiSnapshot(snapshot storage.Snapshot) (*csi.Snapshot, error) {
+	if snapshot.CreatedAt.IsZero() {
+		return nil, fmt.Errorf("%w: snapshot %s is not cut yet; try again", storage.ErrPending, snapshot.ID)
+	}
+	return &csi.Snapshot{
+		SnapshotId:         snapshot.ID,
+		SourceVolumeId:     snapshot.SourceID,
+		SizeBytes:          snapshot.SizeBytes,
+		CreationTime:       timestamppb.New(snapshot.CreatedAt),
+		ReadyToUse:         snapshot.Ready,
+		AccessibleTopology: topologyOf(s.nodeID),
+	}, nil
+}

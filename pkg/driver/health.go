@@ -1,0 +1,48 @@
+package driver
+
+import (
+	"github.com/container-storage-interface/spec/lib/go/csi"
+
+	"github.com/lvmsnap/lvmsnap/pkg/storage"
+)
+
+// volumeHealth is what CSI says about a volume's conditions; nothing wrong is an empty list.
+func volumeHealth(v storage.Volume) *csi.VolumeHealth {
+	return &csi.VolumeHealth{VolumeId: v.ID, HealthStatuses: healthEntries(v.Conditions)}
+}
+
+// healthEntries never has the same status and reason twice, and always has a reason, as the spec asks
+// (VolumeHealthEntry.reason).
+func healthEntries(conditions []storage.Condition) []*csi.VolumeHealth_VolumeHealthEntry {
+	type key struct {
+		status csi.VolumeHealthErrorType
+		reason string
+	}
+	seen := make(map[key]bool)
+	var entries []*csi.VolumeHealth_VolumeHealthEntry
+	for _, c := range conditions {
+		k := key{healthErrorType(c.Severity), clip(c.Reason)}
+		if k.reason == "" {
+			k.reason = string(c.Severity)
+		}
+		if seen[k] {
+			continue
+		}
+		seen[k] = true
+		entries = append(entries, &csi.VolumeHealth_VolumeHealthEntry{Status: k.status, Reason: k.reason, Message: clip(c.Message)})
+	}
+	return entries
+}
+
+func healthErrorType(s storage.Severity) csi.VolumeHealthErrorType {
+	switch s {
+	case storage.SeverityDegraded:
+		return csi.VolumeHealthErrorType_DEGRADED
+	case storage.SeverityInaccessible:
+		return csi.VolumeHealthErrorType_INACCESSIBLE
+	case storage.SeverityDataLoss:
+		return csi.VolumeHealthErrorType_DATA_LOSS
+	default:
+		return csi.VolumeHealthErrorType_UNKNOWN_VOLUME_HEALTH_TYPE
+	}
+}
