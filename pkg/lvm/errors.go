@@ -38,7 +38,7 @@ var messages = []struct {
 	{regexp.MustCompile(`(?i)Failed to find logical volume|Snapshot origin LV .* not found|LV .* not found in (VG|volume group)|Couldn't find volume`), ErrNotFound},
 	{regexp.MustCompile(`(?i)already exists in volume group|LV named .* already exists`), ErrExists},
 	{regexp.MustCompile(`(?i)insufficient free space|Insufficient suitable|not enough free|free space in (thin )?pool.*reached threshold|Insufficient free (extents|space)`), ErrNoSpace},
-	{regexp.MustCompile(`(?i)contains a filesystem in use|in use by another device|is used by another device|Device or resource busy|is in use: not deactivating|open count`), ErrInUse},
+	{regexp.MustCompile(`(?i)contains a filesystem in use|in use by another device|is used by another device|Device or resource busy|is in use: not deactivating|open count|Logical volume \S+ in use`), ErrInUse},
 	{regexp.MustCompile(`(?i)matches existing size|New size .* not larger|already that size`), ErrNothingToChange},
 	{regexp.MustCompile(`(?i)is suspended|suspended device`), ErrSuspended},
 }

@@ -167,7 +167,7 @@ func (p *shellProcess) run(args []string) (Output, error) {
 	return Output{Document: doc, ExitCode: doc.shellExitCode(), Text: p.text.String()}, nil
 }
 
-// documentEnd is the line that closes a document; LVM indents by two, so no inner line is equal to it.
+// documentEnd is the line that closes a document: log/prefix and a brace. What is inside is indented more.
 const documentEnd = "  }\n"
 
 func (p *shellProcess) readDocument() ([]byte, error) {

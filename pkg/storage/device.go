@@ -57,29 +57,36 @@ func (e *Engine) ExpandVolume(ctx context.Context, id string, requiredBytes, lim
 			return fmt.Errorf("%w: volume %s would have %d bytes, above the limit of %d (extents of %d bytes; volumes do not shrink)",
 				ErrSizeRange, id, size, limitBytes, v.group.extentBytes)
 		}
-		if requiredBytes > vol.RequestedBytes {
-			// The record first: see requestedBytes.
-			old, now := tag(tagSize, strconv.FormatInt(parseRecord(lv.Tags).size(), 10)), tag(tagSize, strconv.FormatInt(requiredBytes, 10))
-			if old != now {
-				if err := c.ChangeTags(ctx, lv.Name, []string{old}, []string{now}); err != nil {
-					return err
-				}
+		if size > lv.SizeBytes {
+			b, err := e.backend(vol.Class.Type)
+			if err != nil {
+				return err
 			}
-			vol.RequestedBytes = requiredBytes
+			if err := b.Extend(ctx, c, lv, size); err != nil {
+				return err
+			}
+			lv.SizeBytes, vol.SizeBytes = size, size
 		}
-		if size == lv.SizeBytes {
-			return nil
-		}
-		b, err := e.backend(vol.Class.Type)
-		if err != nil {
-			return err
-		}
-		if err := b.Extend(ctx, c, lv, size); err != nil {
-			return err
-		}
-		vol.SizeBytes = size
-		return nil
+		return v.recordRequest(ctx, c, lv, requiredBytes, vol)
 	})
+}
+
+// recordRequest keeps what was asked for with an LV that has just got, or has got, that size. It comes after
+// the growth: a crash in between leaves a record that no longer fits the size and is not believed
+// (requestedBytes), until kubelet's next try.
+func (v *view) recordRequest(ctx context.Context, c *lvm.Client, lv lvm.LV, requiredBytes int64, vol *Volume) error {
+	recorded := parseRecord(lv.Tags).size()
+	fits := func(n int64) bool { rounded, ok := roundUp(n, v.group.extentBytes); return ok && n > 0 && rounded == lv.SizeBytes }
+	if !fits(requiredBytes) || fits(recorded) && recorded >= requiredBytes {
+		vol.RequestedBytes = requestedBytes(parseRecord(lv.Tags), lv.SizeBytes, v.group.extentBytes)
+		return nil
+	}
+	old, now := tag(tagSize, strconv.FormatInt(recorded, 10)), tag(tagSize, strconv.FormatInt(requiredBytes, 10))
+	if err := c.ChangeTags(ctx, lv.Name, []string{old}, []string{now}); err != nil {
+		return err
+	}
+	vol.RequestedBytes = requiredBytes
+	return nil
 }
 
 // changeVolume runs fn on one volume: alone, in its group's turn, beyond the caller's end.

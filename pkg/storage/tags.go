@@ -114,8 +114,8 @@ func owned(lv lvm.LV, driver string, lvName func(csiName string) string) (record
 	return r, r[tagDriver] == driver && r[tagName] != "" && lvName(r[tagName]) == lv.Name
 }
 
-// requestedBytes is what was asked for when the LV got its size. The tag is written before the LV grows, so it
-// may be ahead after a crash, and it is behind when an administrator grew the LV: then the LV's size counts.
+// requestedBytes is what was asked for when the LV got its size. Where the record does not fit the size (an
+// administrator grew the LV, or a crash came between the growth and its record), the size itself counts.
 func requestedBytes(r record, lvBytes, extentBytes int64) int64 {
 	n := r.size()
 	if rounded, ok := roundUp(n, extentBytes); n <= 0 || !ok || rounded != lvBytes {

@@ -1,0 +1,128 @@
+package main
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/pflag"
+	"k8s.io/klog/v2"
+
+	"github.com/lvmsnap/lvmsnap/pkg/lvm"
+)
+
+// options are the flags. Scripts and manifests depend on their names: they do not change.
+type options struct {
+	endpoint            string
+	nodeID              string
+	driverName          string
+	volumeGroups        []string
+	metricsAddress      string
+	workDir             string
+	hostNamespace       bool
+	poolDataReserve     percent
+	poolMetadataReserve percent
+	version             bool
+}
+
+// errHelp: the usage was asked for and printed.
+var errHelp = errors.New("help")
+
+func newFlagSet(o *options) *pflag.FlagSet {
+	fs := pflag.NewFlagSet("lvmsnap", pflag.ContinueOnError)
+	fs.StringVar(&o.endpoint, "endpoint", "unix:///csi/csi.sock", "the unix `socket` to serve CSI on")
+	fs.StringVar(&o.nodeID, "node-id", "", "the `name` of this node; default $NODE_NAME, else the host name")
+	fs.StringVar(&o.driverName, "driver-name", "csi.lvmsnap.io", "the `name` of the CSI driver; it marks the LVs that are its own")
+	fs.StringSliceVar(&o.volumeGroups, "volume-group", nil,
+		"a volume group that the driver may use (repeatable, or comma-separated); the first is the default. It touches no other, and in these no LV that it did not make")
+	fs.StringVar(&o.metricsAddress, "metrics-address", "", "serve Prometheus metrics on this `address` (:9090, say); empty is off")
+	fs.StringVar(&o.workDir, "work-dir", "/run/lvmsnap", "a `directory` for run-time files; with --host-namespace, the same on the host")
+	fs.BoolVar(&o.hostNamespace, "host-namespace", false, "run commands in the host's mount namespace (for a container that shares the host's PID namespace)")
+	o.poolDataReserve, o.poolMetadataReserve = 5, 10
+	fs.Var(&o.poolDataReserve, "pool-data-reserve", "create nothing in a thin pool with less than this `percentage` of its data free")
+	fs.Var(&o.poolMetadataReserve, "pool-metadata-reserve", "create nothing in a thin pool with less than this `percentage` of its metadata free")
+	fs.BoolVar(&o.version, "version", false, "print the version and exit")
+	logFlags := flag.NewFlagSet("klog", flag.ContinueOnError)
+	klog.InitFlags(logFlags)
+	fs.AddGoFlag(logFlags.Lookup("v"))
+	fs.AddGoFlag(logFlags.Lookup("vmodule"))
+	return fs
+}
+
+// parseFlags reads and checks the command line; what it prints goes to out.
+func parseFlags(args []string, out io.Writer) (options, error) {
+	var o options
+	fs := newFlagSet(&o)
+	fs.SetOutput(out)
+	fs.Usage = func() {
+		fmt.Fprintf(out, "lvmsnap is the CSI driver for snapshots of LVM volumes.\n\nUsage: lvmsnap --volume-group NAME [flags]\n\n%s", fs.FlagUsages())
+	}
+	if err := fs.Parse(args); err != nil {
+		if errors.Is(err, pflag.ErrHelp) {
+			return o, errHelp
+		}
+		return o, err
+	}
+	if fs.NArg() > 0 {
+		return o, fmt.Errorf("unexpected argument %q", fs.Arg(0))
+	}
+	if o.version {
+		return o, nil
+	}
+	if o.nodeID == "" {
+		o.nodeID = os.Getenv("NODE_NAME")
+	}
+	if o.nodeID == "" {
+		name, err := os.Hostname()
+		if err != nil {
+			return o, fmt.Errorf("--node-id: %w", err)
+		}
+		o.nodeID = name
+	}
+	return o, o.validate()
+}
+
+func (o *options) validate() error {
+	if len(o.volumeGroups) == 0 {
+		return errors.New("--volume-group: name at least one volume group that the driver may use")
+	}
+	for i, name := range o.volumeGroups {
+		if err := lvm.ValidateName(name); err != nil {
+			return fmt.Errorf("--volume-group: %w", err)
+		}
+		if slices.Contains(o.volumeGroups[:i], name) {
+			return fmt.Errorf("--volume-group: %s is named twice", name)
+		}
+	}
+	if !filepath.IsAbs(o.workDir) {
+		return fmt.Errorf("--work-dir: %q is not an absolute path", o.workDir)
+	}
+	return nil
+}
+
+// percent is a flag value: 5, 5% or 2.5%, from 0 to less than 100.
+type percent float64
+
+func (p *percent) String() string { return strconv.FormatFloat(float64(*p), 'g', -1, 64) + "%" }
+
+// Set implements pflag.Value.
+func (p *percent) Set(s string) error {
+	f, err := strconv.ParseFloat(strings.TrimSuffix(s, "%"), 64)
+	if err != nil || !(f >= 0 && f < 100) {
+		return fmt.Errorf("%q is not a percentage from 0 to less than 100", s)
+	}
+	*p = percent(f)
+	return nil
+}
+
+// Type implements pflag.Value.
+func (p *percent) Type() string { return "percentage" }
+
+// version is set by the Makefile (-X main.version), from git.
+var version = "unknown"

@@ -1,0 +1,109 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"golang.org/x/sync/errgroup"
+	"k8s.io/klog/v2"
+
+	"github.com/lvmsnap/lvmsnap/pkg/dm"
+	"github.com/lvmsnap/lvmsnap/pkg/driver"
+	"github.com/lvmsnap/lvmsnap/pkg/hostexec"
+	"github.com/lvmsnap/lvmsnap/pkg/lvm"
+	"github.com/lvmsnap/lvmsnap/pkg/mount"
+	"github.com/lvmsnap/lvmsnap/pkg/storage"
+	"github.com/lvmsnap/lvmsnap/pkg/storage/thin"
+)
+
+// shutdownTimeout is how long LVM may take to finish what it is doing when the driver ends.
+const shutdownTimeout = 20 * time.Second
+
+// run wires the driver and serves until ctx ends.
+func run(ctx context.Context, o options) (err error) {
+	logger := klog.FromContext(ctx)
+	host := hostexec.Host{Namespace: o.hostNamespace}
+	lvmVersion, err := lvm.CheckVersion(ctx, host)
+	if err != nil {
+		return err
+	}
+	logger.Info("Starting", "version", version, "node", o.nodeID, "lvm", lvmVersion.String(), "volumeGroups", o.volumeGroups)
+	if err := os.MkdirAll(o.workDir, 0o700); err != nil {
+		return err
+	}
+	env, err := lvm.WriteConfig(ctx, host, o.workDir)
+	if err != nil {
+		return err
+	}
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	commands := newCommandMetrics(registry)
+
+	groups := make([]*lvm.Group, len(o.volumeGroups))
+	for i, name := range o.volumeGroups {
+		shell := lvm.NewShell(host, env)
+		// The shells end after the server: calls that outlive their clients may still be using them.
+		defer func() { err = errors.Join(err, closeShell(ctx, shell)) }()
+		if groups[i], err = lvm.NewGroup(name, shell, commands.observe); err != nil {
+			return err
+		}
+	}
+	kernel := &dm.Control{}
+	defer func() { err = errors.Join(err, kernel.Close()) }()
+	engine, err := storage.New(ctx, storage.Options{
+		Driver: o.driverName, NodeID: o.nodeID, Groups: groups,
+		Backends: map[storage.Type]storage.Backend{
+			storage.TypeThin: thin.New(thin.Options{
+				Kernel: kernel, DataReservePercent: float64(o.poolDataReserve), MetadataReservePercent: float64(o.poolMetadataReserve),
+			}),
+		},
+	})
+	if err != nil {
+		return err
+	}
+	server, err := driver.New(driver.Options{
+		Name: o.driverName, Version: version, NodeID: o.nodeID, Endpoint: o.endpoint, Registerer: registry,
+		Engine: engine,
+		Node:   driver.NewNode(driver.NodeOptions{NodeID: o.nodeID, Engine: engine, Mounter: mount.NewHost(host)}),
+	})
+	if err != nil {
+		return err
+	}
+	parts, ctx := errgroup.WithContext(ctx)
+	parts.Go(func() error { return server.Run(ctx) })
+	if o.metricsAddress != "" {
+		parts.Go(func() error { return serveMetrics(ctx, o.metricsAddress, registry) })
+	}
+	return parts.Wait()
+}
+
+func closeShell(ctx context.Context, shell *lvm.Shell) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownTimeout)
+	defer cancel()
+	return shell.Close(ctx)
+}
+
+// serveMetrics serves /metrics until ctx ends.
+func serveMetrics(ctx context.Context, address string, registry *prometheus.Registry) error {
+	mux := http.NewServeMux()
+	mux.Handle("/metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{Registry: registry}))
+	server := &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}
+	lis, err := new(net.ListenConfig).Listen(ctx, "tcp", address)
+	if err != nil {
+		return fmt.Errorf("--metrics-address: %w", err)
+	}
+	stop := context.AfterFunc(ctx, func() { _ = server.Close() })
+	defer stop()
+	if err := server.Serve(lis); !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("metrics: %w", err)
+	}
+	return nil
+}
