@@ -45,7 +45,7 @@ func TestErrorCodes(t *testing.T) {
 	}
 }
 
-func lines(log string) []string {
+func logLines(log string) []string {
 	return strings.Split(strings.TrimSuffix(log, "\n"), "\n")
 }
 
@@ -62,7 +62,7 @@ func TestLogLine(t *testing.T) {
 	p.engine.before = nil
 	must(p.Probe(t.Context(), &csi.ProbeRequest{}))(t)
 
-	got := lines(p.log.String())
+	got := logLines(p.log.String())
 	want := [][]string{
 		{"I", `"RPC"`, `requestID=1`, `method="CreateVolume"`, `code="OK"`, `duration=`, `name="pvc-1"`, `volumeID="` + volume + `"`},
 		{"I", `"RPC"`, `requestID=2`, `method="CreateSnapshot"`, `name="snap-1"`, `sourceVolumeID="` + volume + `"`, `snapshotID="` + snapshot + `"`},
@@ -92,7 +92,7 @@ func TestFailedProbeIsLogged(t *testing.T) {
 	p.engine.before = func(string) error { return errors.New("no lvm") }
 	_, err := p.Probe(t.Context(), &csi.ProbeRequest{})
 	wantCode(t, err, codes.FailedPrecondition)
-	if got := lines(p.log.String()); len(got) != 1 || !strings.Contains(got[0], "no lvm") {
+	if got := logLines(p.log.String()); len(got) != 1 || !strings.Contains(got[0], "no lvm") {
 		t.Errorf("got %q", got)
 	}
 }

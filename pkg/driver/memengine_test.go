@@ -80,7 +80,7 @@ func (e *memEngine) takeCalls() []string {
 	return calls
 }
 
-func own(id string) error {
+func memOwn(id string) error {
 	h, err := storage.ParseHandle(id)
 	if err == nil && h.NodeHash != storage.NodeHash(testNode) {
 		return fmt.Errorf("%w: %s", storage.ErrOtherNode, id)
@@ -88,7 +88,7 @@ func own(id string) error {
 	return err
 }
 
-func roundUp(size int64) int64 { return (size + extent - 1) / extent * extent }
+func memRoundUp(size int64) int64 { return (size + extent - 1) / extent * extent }
 
 func (e *memEngine) lock(name string) (func(), error) {
 	unlock, ok := e.locks.TryLock(name)
@@ -136,7 +136,7 @@ func (e *memEngine) CreateVolume(_ context.Context, spec storage.VolumeSpec) (st
 		return storage.Volume{}, err
 	}
 	v.RequestedBytes = cmp.Or(v.RequestedBytes, atLeast, defaultSize)
-	v.SizeBytes = roundUp(v.RequestedBytes)
+	v.SizeBytes = memRoundUp(v.RequestedBytes)
 	switch {
 	case v.RequestedBytes < atLeast:
 		return storage.Volume{}, fmt.Errorf("%w: the source has %d bytes", storage.ErrSizeRange, atLeast)
@@ -153,7 +153,7 @@ func (e *memEngine) sourceSize(source *storage.Source) (int64, error) {
 	if source == nil {
 		return 0, nil
 	}
-	err := own(source.ID)
+	err := memOwn(source.ID)
 	if err == nil {
 		if s, ok := e.snapshots[source.ID]; ok && source.Kind == storage.SourceSnapshot {
 			return s.SizeBytes, nil
@@ -173,7 +173,7 @@ func (e *memEngine) DeleteVolume(_ context.Context, id string) error {
 		return err
 	}
 	defer e.mu.Unlock()
-	if err := own(id); err != nil {
+	if err := memOwn(id); err != nil {
 		return err // ErrNotFound for malformed ids: the handler must cope with it
 	}
 	delete(e.volumes, id)
@@ -185,7 +185,7 @@ func (e *memEngine) Volume(_ context.Context, id string) (storage.Volume, error)
 		return storage.Volume{}, err
 	}
 	defer e.mu.Unlock()
-	if err := own(id); err != nil {
+	if err := memOwn(id); err != nil {
 		return storage.Volume{}, err
 	}
 	v, ok := e.volumes[id]
@@ -220,7 +220,7 @@ func (e *memEngine) CreateSnapshot(_ context.Context, spec storage.SnapshotSpec)
 		}
 		return old, nil
 	}
-	if err := own(spec.SourceID); err != nil {
+	if err := memOwn(spec.SourceID); err != nil {
 		return storage.Snapshot{}, err
 	}
 	v, ok := e.volumes[spec.SourceID]
@@ -241,7 +241,7 @@ func (e *memEngine) DeleteSnapshot(_ context.Context, id string) error {
 		return err
 	}
 	defer e.mu.Unlock()
-	if err := own(id); err != nil {
+	if err := memOwn(id); err != nil {
 		return err
 	}
 	delete(e.snapshots, id)
@@ -253,7 +253,7 @@ func (e *memEngine) Snapshot(_ context.Context, id string) (storage.Snapshot, er
 		return storage.Snapshot{}, err
 	}
 	defer e.mu.Unlock()
-	if err := own(id); err != nil {
+	if err := memOwn(id); err != nil {
 		return storage.Snapshot{}, err
 	}
 	s, ok := e.snapshots[id]

@@ -12,11 +12,11 @@ import (
 	"time"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
+	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
-
-	"github.com/prometheus/client_golang/prometheus"
 )
 
 func TestParseEndpoint(t *testing.T) {
@@ -89,8 +89,8 @@ func socketDir(t *testing.T) string {
 	return dir
 }
 
-// run starts a server on a real socket; stop ends it and returns what Run returned.
-func run(t *testing.T, path string, change ...func(*Options)) (conn *grpc.ClientConn, cancel func(), result <-chan error) {
+// runServer starts a server on a real socket; cancel ends it, and result is what Run returned.
+func runServer(t *testing.T, path string, change ...func(*Options)) (conn *grpc.ClientConn, cancel func(), result <-chan error) {
 	t.Helper()
 	o := Options{Name: "csi.lvmsnap.io", Version: "v1", NodeID: testNode, Endpoint: "unix://" + path, Engine: newMemEngine()}
 	for _, f := range change {
@@ -103,7 +103,11 @@ func run(t *testing.T, path string, change ...func(*Options)) (conn *grpc.Client
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- server.Run(ctx) }()
-	conn, err = grpc.NewClient("unix:"+path, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	impatient := grpc.WithConnectParams(grpc.ConnectParams{
+		Backoff:           backoff.Config{BaseDelay: time.Millisecond, MaxDelay: 10 * time.Millisecond},
+		MinConnectTimeout: 10 * time.Second,
+	})
+	conn, err = grpc.NewClient("unix:"+path, grpc.WithTransportCredentials(insecure.NewCredentials()), impatient)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -117,7 +121,7 @@ func TestRun(t *testing.T) {
 	old := syscall.Umask(0)
 	defer syscall.Umask(old)
 	path := filepath.Join(socketDir(t), "csi.sock")
-	_, cancel, done := run(t, path)
+	_, cancel, done := runServer(t, path)
 	info := must(os.Lstat(path))(t)
 	if info.Mode() != os.ModeSocket|0o600 {
 		t.Errorf("the socket has mode %v", info.Mode())
@@ -152,7 +156,7 @@ func TestStaleSocketIsReplaced(t *testing.T) {
 		t.Fatal(err)
 	}
 	must(os.Lstat(path))(t)
-	_, cancel, done := run(t, path)
+	_, cancel, done := runServer(t, path)
 	cancel()
 	if err := <-done; err != nil {
 		t.Error(err)
@@ -162,7 +166,7 @@ func TestStaleSocketIsReplaced(t *testing.T) {
 func TestOccupiedPaths(t *testing.T) {
 	dir := socketDir(t)
 	live, file := filepath.Join(dir, "live"), filepath.Join(dir, "file")
-	conn, cancel, done := run(t, live)
+	conn, cancel, done := runServer(t, live)
 	if err := os.WriteFile(file, []byte("precious"), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -187,7 +191,7 @@ func TestOccupiedPaths(t *testing.T) {
 // A server that ends after its successor has started does not take the successor's socket away.
 func TestCleanupLeavesOthersAlone(t *testing.T) {
 	path := filepath.Join(socketDir(t), "csi.sock")
-	_, cancel, done := run(t, path)
+	_, cancel, done := runServer(t, path)
 	if err := os.Remove(path); err != nil {
 		t.Fatal(err)
 	}
@@ -205,7 +209,7 @@ func TestDrain(t *testing.T) {
 	path := filepath.Join(socketDir(t), "csi.sock")
 	entered, proceed := make(chan struct{}), make(chan struct{})
 	node := &echoNode{stage: func(context.Context) error { entered <- struct{}{}; <-proceed; return nil }}
-	conn, cancel, done := run(t, path, func(o *Options) { o.Node = node })
+	conn, cancel, done := runServer(t, path, func(o *Options) { o.Node = node })
 	result := make(chan error)
 	go func() {
 		_, err := csi.NewNodeClient(conn).NodeStageVolume(context.Background(), &csi.NodeStageVolumeRequest{})
@@ -243,7 +247,7 @@ func TestDrainTimeout(t *testing.T) {
 			path := filepath.Join(socketDir(t), "csi.sock")
 			entered, stop := make(chan struct{}), make(chan struct{})
 			node := &echoNode{stage: func(ctx context.Context) error { close(entered); stage(ctx, stop); return ctx.Err() }}
-			conn, cancel, done := run(t, path, func(o *Options) { o.Node, o.DrainTimeout = node, 10*time.Millisecond })
+			conn, cancel, done := runServer(t, path, func(o *Options) { o.Node, o.DrainTimeout = node, 10*time.Millisecond })
 			result := make(chan error)
 			go func() {
 				_, err := csi.NewNodeClient(conn).NodeStageVolume(context.Background(), &csi.NodeStageVolumeRequest{})
