@@ -33,7 +33,7 @@ func parseEndpoint(endpoint string) (path string, err error) {
 	switch {
 	case !isUnix && schemePattern.MatchString(endpoint):
 		return "", fmt.Errorf("endpoint %q is not a unix socket (unix:///path)", endpoint)
-	case path == "" || strings.HasPrefix(path, "@"):
+	case path == "" || path[0] == '@': // abstract sockets have no permissions
 		return "", fmt.Errorf("endpoint %q has no path", endpoint)
 	case len(path) > maxSocketPath:
 		return "", fmt.Errorf("endpoint %q: a socket's path has at most %d bytes, not %d", endpoint, maxSocketPath, len(path))
@@ -47,13 +47,7 @@ func listen(ctx context.Context, path string) (_ net.Listener, cleanup func() er
 	if err := removeStale(ctx, path); err != nil {
 		return nil, nil, err
 	}
-	lc := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
-		// Linux makes the socket's file with the mode of the descriptor (less the umask): so there is no
-		// moment in which the socket exists and others can connect, and no umask to change for all threads.
-		var chmodErr error
-		err := c.Control(func(fd uintptr) { chmodErr = syscall.Fchmod(int(fd), socketMode) })
-		return errors.Join(err, chmodErr)
-	}}
+	lc := net.ListenConfig{Control: privateSocket}
 	lis, err := lc.Listen(ctx, "unix", path)
 	if err != nil {
 		return nil, nil, fmt.Errorf("cannot listen on %s: %w", path, err)
@@ -75,6 +69,15 @@ func listen(ctx context.Context, path string) (_ net.Listener, cleanup func() er
 		return errors.Join(err, os.Remove(path))
 	}
 	return lis, cleanup, nil
+}
+
+// privateSocket gives the socket its mode before it has a name: Linux makes the file with the mode of the
+// descriptor, less the umask. So there is no moment in which others can connect, and no umask to change for all
+// threads of the process.
+func privateSocket(_, _ string, c syscall.RawConn) error {
+	var chmodErr error
+	err := c.Control(func(fd uintptr) { chmodErr = syscall.Fchmod(int(fd), socketMode) })
+	return errors.Join(err, chmodErr)
 }
 
 // removeStale removes a socket that a killed server left behind, and nothing else.

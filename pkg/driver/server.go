@@ -33,6 +33,9 @@ type Options struct {
 	Engine Engine
 	Node   csi.NodeServer // nil: no node service
 
+	// Register registers further services, which go through the same interceptors; may be nil.
+	Register func(grpc.ServiceRegistrar)
+
 	Registerer prometheus.Registerer // nil: the metrics are kept but not registered
 
 	// DrainTimeout is how long calls that run at the end may take; 0 is DefaultDrainTimeout.
@@ -48,6 +51,7 @@ type Server struct {
 	identity   *identity
 	controller *controller
 	node       csi.NodeServer
+	register   func(grpc.ServiceRegistrar)
 }
 
 var (
@@ -86,6 +90,7 @@ func New(o Options) (*Server, error) {
 		identity:     &identity{name: o.Name, version: o.Version, engine: o.Engine},
 		controller:   &controller{nodeID: o.NodeID, volumes: o.Engine, snapshots: o.Engine},
 		node:         o.Node,
+		register:     o.Register,
 	}, nil
 }
 
@@ -146,6 +151,9 @@ func (s *Server) grpcServer(logger klog.Logger) *grpc.Server {
 	csi.RegisterControllerServer(server, s.controller)
 	if s.node != nil {
 		csi.RegisterNodeServer(server, s.node)
+	}
+	if s.register != nil {
+		s.register(server)
 	}
 	return server
 }
