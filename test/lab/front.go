@@ -99,6 +99,9 @@ func newJob(mode string, opts *options) (j *job, err error) {
 	if j.WorkDir, err = os.Getwd(); err != nil {
 		return nil, err
 	}
+	if dir := hiddenBy(j.WorkDir); mode == modeUML && dir != "" {
+		return nil, fmt.Errorf("the working directory %s cannot be seen inside the machine, which has a %s of its own", j.WorkDir, dir)
+	}
 	if j.PrivateDir, err = os.MkdirTemp("", "lab-"); err != nil {
 		return nil, err
 	}
@@ -126,6 +129,16 @@ func newJob(mode string, opts *options) (j *job, err error) {
 		}
 	}
 	return j, nil
+}
+
+// hiddenBy tells which of the machine's own mounts hides a directory of the host.
+func hiddenBy(dir string) string {
+	for _, mount := range []string{"/proc", "/sys", "/dev", "/run"} {
+		if dir == mount || strings.HasPrefix(dir, mount+"/") {
+			return mount
+		}
+	}
+	return ""
 }
 
 func (j *job) removeFiles() {
