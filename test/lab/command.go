@@ -26,7 +26,7 @@ func runCommand(j *job, env []string, stdout, stderr *os.File) (int, error) {
 	pid, err := syscall.ForkExec(path, j.Argv, &syscall.ProcAttr{
 		Dir:   j.WorkDir,
 		Env:   env,
-		Files: []uintptr{null.Fd(), stdout.Fd(), stderr.Fd()},
+		Files: []uintptr{null.Fd(), stdout.Fd(), stderr.Fd()}, // Fd makes them blocking, as they should be
 		Sys:   &syscall.SysProcAttr{Setsid: true},
 	})
 	if err != nil {

@@ -77,8 +77,8 @@ func runFront(mode string, opts *options) int {
 
 // newJob makes the directories of a job and everything in it that does not need
 // the machine. On error, it leaves nothing behind.
-func newJob(mode string, opts *options) (j *job, err error) {
-	j = &job{
+func newJob(mode string, opts *options) (_ *job, err error) {
+	j := &job{
 		Mode:        mode,
 		Argv:        opts.argv,
 		Env:         os.Environ(),
