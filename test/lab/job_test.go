@@ -70,3 +70,14 @@ func TestHiddenBy(t *testing.T) {
 		}
 	}
 }
+
+func TestAvailableBytes(t *testing.T) {
+	for text, want := range map[string]int64{
+		"MemTotal:  100 kB\nMemFree: 1 kB\nMemAvailable:     50 kB\nBuffers: 3 kB\n": 50 << 10,
+		"MemAvailable:": 0, "": 0, "MemAvailable: x kB": 0,
+	} {
+		if got := availableBytes(text); got != want {
+			t.Errorf("%q: %d, want %d", text, got, want)
+		}
+	}
+}
