@@ -9,8 +9,6 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
-
-	"golang.org/x/sys/unix"
 )
 
 // runCommand runs the job's command as process 1 must, reaping whatever becomes
@@ -28,25 +26,20 @@ func runCommand(j *job, env []string, stdout, stderr *os.File) (int, error) {
 	pid, err := syscall.ForkExec(path, j.Argv, &syscall.ProcAttr{
 		Dir:   j.WorkDir,
 		Env:   env,
-		Files: []uintptr{null.Fd(), stdout.Fd(), stderr.Fd()},
+		Files: []uintptr{null.Fd(), stdout.Fd(), stderr.Fd()}, // Fd makes them blocking, as they should be
 		Sys:   &syscall.SysProcAttr{Setsid: true},
 	})
 	if err != nil {
 		return startFailure(j, err)
 	}
-	for {
-		var status unix.WaitStatus
-		reaped, err := unix.Wait4(-1, &status, 0, nil)
-		switch {
-		case errors.Is(err, unix.EINTR):
-		case err != nil:
-			return exitBroken, fmt.Errorf("waiting for the command: %w", err)
-		case reaped == pid && status.Signaled():
-			return exitSignal + int(status.Signal()), nil
-		case reaped == pid && status.Exited():
-			return status.ExitStatus(), nil
-		}
+	status, err := reap(pid)
+	if err != nil {
+		return exitBroken, fmt.Errorf("waiting for the command: %w", err)
 	}
+	if status.Signaled() {
+		return exitSignal + int(status.Signal()), nil
+	}
+	return status.ExitStatus(), nil
 }
 
 // startFailure answers as a shell would.

@@ -24,21 +24,34 @@ func runFront(mode string, opts *options) int {
 	signals := make(chan os.Signal, len(endingSignals))
 	signal.Notify(signals, endingSignals...)
 
+	removeStale()
 	j, err := newJob(mode, opts)
 	if err != nil {
 		complain(err)
 		return exitBroken
 	}
 	defer j.removeFiles()
-	if err := j.save(); err != nil {
+	code, err := j.runRunner(signals)
+	if err != nil {
 		complain(err)
-		return exitBroken
+	}
+	return code
+}
+
+// runRunner starts the runner, passes signals on to it and returns its exit code.
+func (j *job) runRunner(signals <-chan os.Signal) (int, error) {
+	lock, err := j.lock()
+	if err != nil {
+		return exitBroken, err
+	}
+	defer lock.Close()
+	if err := j.save(); err != nil {
+		return exitBroken, err
 	}
 	// The runner reads the end of this process as the end of the pipe.
 	lifeline, ours, err := os.Pipe()
 	if err != nil {
-		complain(err)
-		return exitBroken
+		return exitBroken, err
 	}
 	defer ours.Close()
 	runner := &exec.Cmd{
@@ -47,12 +60,11 @@ func runFront(mode string, opts *options) int {
 		Env:         os.Environ(),
 		Stdout:      os.Stdout,
 		Stderr:      os.Stderr,
-		ExtraFiles:  []*os.File{lifeline},
+		ExtraFiles:  []*os.File{lifeline, lock},
 		SysProcAttr: &syscall.SysProcAttr{Setsid: true},
 	}
 	if err := runner.Start(); err != nil {
-		complain(err)
-		return exitBroken
+		return exitBroken, err
 	}
 	lifeline.Close()
 	go func() {
@@ -63,22 +75,24 @@ func runFront(mode string, opts *options) int {
 	_ = runner.Wait()
 	status, ok := runner.ProcessState.Sys().(syscall.WaitStatus)
 	if !ok || !status.Signaled() {
-		return runner.ProcessState.ExitCode()
+		return runner.ProcessState.ExitCode(), nil
 	}
-	// The runner could not clean up: do its work.
+	return exitSignal + int(status.Signal()), j.finishForRunner()
+}
+
+// finishForRunner does the work of a runner that was killed.
+func (j *job) finishForRunner() error {
 	j.killMachine()
-	if j.Mode == modeNative {
-		if err := tearDownNative(j); err != nil {
-			complain(err)
-		}
+	if j.Mode != modeNative {
+		return nil
 	}
-	return exitSignal + int(status.Signal())
+	return tearDownNative(j)
 }
 
 // newJob makes the directories of a job and everything in it that does not need
 // the machine. On error, it leaves nothing behind.
-func newJob(mode string, opts *options) (j *job, err error) {
-	j = &job{
+func newJob(mode string, opts *options) (_ *job, err error) {
+	j := &job{
 		Mode:        mode,
 		Argv:        opts.argv,
 		Env:         os.Environ(),
@@ -99,6 +113,9 @@ func newJob(mode string, opts *options) (j *job, err error) {
 	if j.WorkDir, err = os.Getwd(); err != nil {
 		return nil, err
 	}
+	if dir := hiddenBy(j.WorkDir); mode == modeUML && dir != "" {
+		return nil, fmt.Errorf("the working directory %s cannot be seen inside the machine, which has a %s of its own", j.WorkDir, dir)
+	}
 	if j.PrivateDir, err = os.MkdirTemp("", "lab-"); err != nil {
 		return nil, err
 	}
@@ -109,23 +126,44 @@ func newJob(mode string, opts *options) (j *job, err error) {
 		// The name goes into a kernel's command line.
 		return nil, fmt.Errorf("TMPDIR %q must have neither spaces nor commas in its name", os.TempDir())
 	}
-	if j.DiskDir, err = os.MkdirTemp(diskParent(opts), "lab-disks-"); err != nil {
-		return nil, err
-	}
 	if err := os.Symlink(j.Executable, j.path(roleInit)); err != nil {
 		return nil, err
 	}
+	return j, j.makeDisks(opts)
+}
+
+// makeDisks makes the files of the disks, in memory if there is enough of it.
+func (j *job) makeDisks(opts *options) error {
+	parent := filepath.Dir(j.PrivateDir)
+	if memoryFor(int64(opts.disks) * opts.diskSizeBytes / 2) {
+		parent = memoryDir
+	}
+	dir := filepath.Join(parent, filepath.Base(j.PrivateDir)+"-disks")
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		return err
+	}
+	j.DiskDir = dir
 	for i := range opts.disks {
 		name := filepath.Join(j.DiskDir, fmt.Sprintf("disk%d.img", i+1))
 		if err := makeSparse(name, opts.diskSizeBytes); err != nil {
-			return nil, err
+			return err
 		}
 		j.DiskFiles = append(j.DiskFiles, name)
-		if mode == modeUML {
+		if j.Mode == modeUML {
 			j.Disks = append(j.Disks, fmt.Sprintf("/dev/ubd%c", 'b'+i))
 		}
 	}
-	return j, nil
+	return nil
+}
+
+// hiddenBy tells which of the machine's own mounts hides a directory of the host.
+func hiddenBy(dir string) string {
+	for _, mount := range []string{"/proc", "/sys", "/dev", "/run"} {
+		if dir == mount || strings.HasPrefix(dir, mount+"/") {
+			return mount
+		}
+	}
+	return ""
 }
 
 func (j *job) removeFiles() {
@@ -150,23 +188,33 @@ func (j *job) killMachine() {
 	}
 }
 
-// diskParent is the directory for the disks: memory is many times faster, but is
-// taken only where half of what the disks could grow to is free.
-func diskParent(opts *options) string {
-	const memory = "/dev/shm"
+// memoryDir is where Linux systems have a file system in memory, which for
+// disks is many times faster than a real one.
+const memoryDir = "/dev/shm"
+
+// memoryFor tells whether so many bytes of memory are free, for what the disks
+// will probably hold: the half of their size.
+func memoryFor(want int64) bool {
 	var fs unix.Statfs_t
-	if err := unix.Statfs(memory, &fs); err != nil || fs.Type != unix.TMPFS_MAGIC {
-		return ""
+	if err := unix.Statfs(memoryDir, &fs); err != nil || fs.Type != unix.TMPFS_MAGIC {
+		return false
 	}
-	var info unix.Sysinfo_t
-	if err := unix.Sysinfo(&info); err != nil {
-		return ""
+	meminfo, err := os.ReadFile("/proc/meminfo")
+	return err == nil && int64(fs.Bavail)*fs.Bsize >= want && availableBytes(string(meminfo)) >= want
+}
+
+// availableBytes is the memory which programs can have, caches included.
+func availableBytes(meminfo string) int64 {
+	_, rest, found := strings.Cut(meminfo, "MemAvailable:")
+	fields := strings.Fields(rest)
+	if !found || len(fields) == 0 {
+		return 0
 	}
-	want := uint64(opts.disks) * uint64(opts.diskSizeBytes) / 2
-	if fs.Bavail*uint64(fs.Bsize) < want || (info.Freeram+info.Bufferram)*uint64(info.Unit) < want {
-		return ""
+	kib, err := strconv.ParseInt(fields[0], 10, 64)
+	if err != nil {
+		return 0
 	}
-	return memory
+	return kib << 10
 }
 
 func makeSparse(name string, size int64) error {

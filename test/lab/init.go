@@ -44,15 +44,9 @@ func umlInit(j *job) error {
 		return err
 	}
 	defer private.Close()
-	stdout, err := os.OpenFile(j.path(stdoutFile), os.O_WRONLY|os.O_APPEND, 0)
+	out, err := openOutput(j)
 	if err != nil {
 		return err
-	}
-	stderr := stdout
-	if !j.OneStream {
-		if stderr, err = os.OpenFile(j.path(stderrFile), os.O_WRONLY|os.O_APPEND, 0); err != nil {
-			return err
-		}
 	}
 	if err := umlMounts(); err != nil {
 		return err
@@ -61,12 +55,15 @@ func umlInit(j *job) error {
 	if err != nil {
 		return err
 	}
-	code, err := runCommand(j, env, stdout, stderr)
+	code, err := runCommand(j, env, out.stdout, out.stderr)
 	if err != nil {
-		fmt.Fprintf(stderr, "lab: %v\n", err)
+		fmt.Fprintf(out.stderr, "lab: %v\n", err)
 	}
 	// All that the command left running ends here, and its output with it.
 	_ = unix.Kill(-1, unix.SIGKILL)
+	if err := out.close(); err != nil {
+		return fmt.Errorf("writing the command's output: %w", err)
+	}
 	unix.Sync()
 	return writeExitCode(private, code)
 }

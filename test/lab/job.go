@@ -93,6 +93,17 @@ func (j *job) commandEnv(changes map[string]string) []string {
 	return env
 }
 
+// machineEnv is the command's environment on any machine.
+func (j *job) machineEnv(lvmSystemDir, tempDir, path string) []string {
+	return j.commandEnv(map[string]string{
+		"LAB_MODE_ACTIVE": j.Mode,
+		"LAB_DISKS":       strings.Join(j.Disks, ","),
+		"LVM_SYSTEM_DIR":  lvmSystemDir,
+		"TMPDIR":          tempDir,
+		"PATH":            path,
+	})
+}
+
 // getenv looks name up in the caller's environment.
 func (j *job) getenv(name string) string {
 	for _, entry := range j.Env {

@@ -20,6 +20,7 @@
 //     cleans up should the runner be killed.
 //   - lab-runner: owns the machine. It sees the end of lab as the end of a pipe,
 //     so that killing lab with SIGKILL leaves nothing behind either.
+//   - lab-warden: process 1 of the namespace which keeps User Mode Linux together.
 //   - lab-init: process 1 of the machine, in both modes.
 //   - modprobe: inside User Mode Linux, modprobe with the right module directory.
 package main
@@ -49,6 +50,7 @@ const (
 // The parts that the program plays, as the base name of argv[0].
 const (
 	roleRunner   = "lab-runner"
+	roleWarden   = "lab-warden"
 	roleInit     = "lab-init"
 	roleModprobe = "modprobe"
 )
@@ -64,6 +66,8 @@ func dispatch(args []string) int {
 	switch filepath.Base(args[0]) {
 	case roleRunner:
 		return runnerMain(args)
+	case roleWarden:
+		return wardenMain(args)
 	case roleInit:
 		return initMain(args[0])
 	case roleModprobe:

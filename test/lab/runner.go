@@ -110,9 +110,12 @@ func watchSignals(stop chan<- int) {
 
 // watchLifeline ends the machine when the lab that the user started is gone.
 func watchLifeline(stop chan<- int) {
-	const firstExtraFile = 3
-	unix.CloseOnExec(firstExtraFile)
-	lifeline := os.NewFile(firstExtraFile, "lifeline")
+	// As the front's ExtraFiles has them. The lock only has to stay open here, but
+	// must not do so in the machine.
+	const lifelineFd, lockFd = 3, 4
+	unix.CloseOnExec(lifelineFd)
+	unix.CloseOnExec(lockFd)
+	lifeline := os.NewFile(lifelineFd, "lifeline")
 	go func() {
 		_, _ = io.Copy(io.Discard, lifeline)
 		offer(stop, exitSignal+int(unix.SIGKILL))

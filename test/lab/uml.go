@@ -51,20 +51,7 @@ func (m *umlMachine) start() error {
 	if m.job.Verbose {
 		m.console.echo = os.Stderr
 	}
-	m.cmd = &exec.Cmd{
-		Path:   kernel,
-		Args:   append([]string{kernel}, m.kernelArgs()...),
-		Env:    os.Environ(),
-		Dir:    "/",
-		Stdout: m.console,
-		Stderr: m.console,
-		// Its children stay in its process group, so that kill reaches them; and all
-		// of them end with this process.
-		SysProcAttr: &syscall.SysProcAttr{Setpgid: true, Pdeathsig: unix.SIGKILL},
-		// Children of a killed kernel hold its console open.
-		WaitDelay: time.Second,
-	}
-	if err := m.cmd.Start(); err != nil {
+	if err := m.startKernel(kernel); err != nil {
 		return err
 	}
 	m.done = make(chan struct{})
@@ -72,6 +59,35 @@ func (m *umlMachine) start() error {
 	m.follow(stderrFile, os.Stderr)
 	go m.endAfterExit()
 	return m.job.recordMachine(m.cmd.Process.Pid)
+}
+
+// startKernel starts linux.uml in a process namespace of its own where that is
+// allowed, and else in a process group.
+func (m *umlMachine) startKernel(kernel string) error {
+	argv := append([]string{kernel}, m.kernelArgs()...)
+	if os.Geteuid() == 0 {
+		m.cmd = m.hostCommand(m.job.Executable, append([]string{roleWarden, m.job.PrivateDir}, argv...))
+		m.cmd.SysProcAttr.Cloneflags = unix.CLONE_NEWPID
+		if err := m.cmd.Start(); !errors.Is(err, unix.EPERM) {
+			return err
+		}
+	}
+	m.cmd = m.hostCommand(kernel, argv)
+	return m.cmd.Start()
+}
+
+func (m *umlMachine) hostCommand(path string, argv []string) *exec.Cmd {
+	return &exec.Cmd{
+		Path:        path,
+		Args:        argv,
+		Env:         os.Environ(),
+		Dir:         "/",
+		Stdout:      m.console,
+		Stderr:      m.console,
+		SysProcAttr: &syscall.SysProcAttr{Setpgid: true, Pdeathsig: unix.SIGKILL},
+		// Children of a killed kernel hold its console open.
+		WaitDelay: time.Second,
+	}
 }
 
 func (m *umlMachine) kernelArgs() []string {
@@ -82,7 +98,6 @@ func (m *umlMachine) kernelArgs() []string {
 		"con=null", "con0=fd:0,fd:1", "ssl=null",
 		// The machine's own directory of sockets, else it would be ~/.uml.
 		"uml_dir=" + m.job.PrivateDir + "/", "umid=machine",
-		"panic=-1",
 	}
 	for i, file := range m.job.DiskFiles {
 		args = append(args, fmt.Sprintf("ubd%d=%s", i+1, file))

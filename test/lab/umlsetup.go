@@ -14,10 +14,10 @@ import (
 // umlDir holds what the lab makes inside the machine. It lies in memory.
 const umlDir = "/run/lab"
 
-// umlModuleNames are loaded at boot, for they are what LVM and tests ask for.
-// LVM asks /sbin/modprobe, which looks in the wrong place; the file systems need
-// nothing, being built into Debian's kernel.
-var umlModuleNames = []string{
+// moduleNames are loaded beforehand, for they are what LVM and tests ask for.
+// Inside User Mode Linux, LVM asks /sbin/modprobe, which looks in the wrong place;
+// the file systems need nothing, being built into Debian's kernel.
+var moduleNames = []string{
 	"dm-mod", "dm-thin-pool", "dm-snapshot", "dm-flakey", "dm-delay", "dm-log-writes", "dm-zero", "loop",
 }
 
@@ -96,13 +96,7 @@ func umlSetUp(j *job) ([]string, error) {
 	if err := os.WriteFile(umlDir+"/lvm/lvm.conf", []byte(conf), 0o644); err != nil {
 		return nil, err
 	}
-	return j.commandEnv(map[string]string{
-		"LAB_MODE_ACTIVE": modeUML,
-		"LAB_DISKS":       strings.Join(j.Disks, ","),
-		"LVM_SYSTEM_DIR":  umlDir + "/lvm",
-		"TMPDIR":          umlDir + "/tmp",
-		"PATH":            path,
-	}), nil
+	return j.machineEnv(umlDir+"/lvm", umlDir+"/tmp", path), nil
 }
 
 // setUpModules makes modprobe find the machine's modules, called by a command or
@@ -122,7 +116,7 @@ func setUpModules(j *job) error {
 	if err := os.WriteFile("/proc/sys/kernel/modprobe", []byte(modprobe), 0o644); err != nil {
 		return err
 	}
-	out, err := exec.Command(modprobe, append([]string{"-a"}, umlModuleNames...)...).CombinedOutput()
+	out, err := exec.Command(modprobe, append([]string{"-a"}, moduleNames...)...).CombinedOutput()
 	if err != nil {
 		return fmt.Errorf("loading modules: %w: %s", err, out)
 	}

@@ -16,8 +16,6 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
-
-	"github.com/lvmsnap/lvmsnap/test/lab/internal/release"
 )
 
 // The environment of a command in the lab.
@@ -53,8 +51,9 @@ func Disks(t testing.TB) []string {
 // errBusy says that someone else has a disk.
 var errBusy = errors.New("in use")
 
-// Disk takes a free disk for the time of the test, empty. It fails the test when
-// all disks are taken.
+// Disk takes a free disk for the time of the test. It fails the test when all
+// disks are taken. The disk is empty as far as any program can tell, but beyond
+// its first and last MiB it holds, as disks do, what was written to it before.
 func Disk(t testing.TB) string {
 	t.Helper()
 	disks := Disks(t)
@@ -68,11 +67,11 @@ func Disk(t testing.TB) string {
 		}
 		t.Cleanup(func() {
 			defer lock.Close()
-			if err := clear(disk); err != nil {
+			if err := emptyDisk(disk); err != nil {
 				t.Errorf("disk not given back: %v", err)
 			}
 		})
-		if err := clear(disk); err != nil {
+		if err := emptyDisk(disk); err != nil {
 			t.Fatal(err)
 		}
 		return disk
@@ -98,20 +97,6 @@ func lockDisk(disk string) (*os.File, error) {
 		return nil, errBusy
 	}
 	return nil, fmt.Errorf("locking %s: %w", disk, err)
-}
-
-// clear makes a disk empty again.
-func clear(disk string) error {
-	if err := release.Disk(disk, os.Environ()); err != nil {
-		return err
-	}
-	if _, err := output("wipefs", "-a", "-f", disk); err != nil {
-		return err
-	}
-	// Gives the memory back, and a new volume its zeroes. Where the device cannot
-	// discard, wiping the signatures must do.
-	_, _ = output("blkdiscard", "-f", disk)
-	return nil
 }
 
 // Options describe a volume group; the zero value is a plain one.
@@ -163,12 +148,23 @@ func VolumeGroup(t testing.TB, opts Options) *Group {
 		group.Disks = append(group.Disks, Disk(t))
 	}
 	argv := []string{"vgcreate", "-y"}
-	argv = option(argv, "--physicalextentsize", opts.ExtentSize)
-	argv = option(argv, "--metadatasize", opts.MetadataSize)
-	Run(t, append(append(argv, group.Name), group.Disks...)...)
-	if opts.ThinPool == "" {
-		return group
+	for flag, value := range map[string]string{
+		"--physicalextentsize": opts.ExtentSize,
+		"--metadatasize":       opts.MetadataSize,
+	} {
+		if value != "" {
+			argv = append(argv, flag, value)
+		}
 	}
+	Run(t, append(append(argv, group.Name), group.Disks...)...)
+	if opts.ThinPool != "" {
+		Run(t, append(poolArgv(opts), group.Name)...)
+	}
+	return group
+}
+
+// poolArgv is the command that makes the thin pool, but for the group's name.
+func poolArgv(opts Options) []string {
 	size := opts.PoolSize
 	if size == "" {
 		size = "80%VG"
@@ -177,18 +173,14 @@ func VolumeGroup(t testing.TB, opts Options) *Group {
 	if strings.Contains(size, "%") {
 		flag = "--extents"
 	}
-	argv = []string{"lvcreate", "-y", "--type", "thin-pool", "--name", opts.ThinPool, flag, size}
-	argv = option(argv, "--poolmetadatasize", opts.PoolMetadataSize)
-	argv = option(argv, "--chunksize", opts.ChunkSize)
-	Run(t, append(append(argv, opts.PoolArgs...), group.Name)...)
-	return group
-}
-
-func option(argv []string, flag, value string) []string {
-	if value == "" {
-		return argv
+	argv := []string{"lvcreate", "-y", "--type", "thin-pool", "--name", opts.ThinPool, flag, size}
+	if opts.PoolMetadataSize != "" {
+		argv = append(argv, "--poolmetadatasize", opts.PoolMetadataSize)
 	}
-	return append(argv, flag, value)
+	if opts.ChunkSize != "" {
+		argv = append(argv, "--chunksize", opts.ChunkSize)
+	}
+	return append(argv, opts.PoolArgs...)
 }
 
 // Run runs a command as the administrator would, and returns its standard output.

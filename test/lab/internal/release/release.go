@@ -4,9 +4,11 @@ package release
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -46,16 +48,15 @@ func Disk(disk string, env []string) error {
 	for range 3 { // a mount may hide another one
 		note(unmount(append(slices.Clone(stack), name)))
 	}
-	groups, err := run(env, "pvs", "--noheadings", "-o", "vg_name", disk)
-	if err == nil { // else it is no physical volume
-		for _, group := range strings.Fields(groups) {
-			_, err := run(env, "vgremove", "-ff", "-y", group)
-			note(err)
-		}
+	if isPhysicalVolume(disk) {
+		_, err := run(env, "vgremove", "-ff", "-y", "--select", "pv_name="+disk)
+		note(err)
 	}
 	for _, dev := range holders(name) {
-		_, err := run(env, "dmsetup", "remove", "--force", "--retry", attribute(dev, "dm/name"))
+		mapped := attribute(dev, "dm/name")
+		_, err := run(env, "dmsetup", "remove", "--force", "--retry", mapped)
 		note(err)
+		removeLinks(mapped)
 	}
 	if left := holders(name); len(left) > 0 {
 		return fmt.Errorf("%s is still used by %s: %w", disk, strings.Join(left, ", "), errors.Join(problems...))
@@ -87,6 +88,34 @@ func holders(name string) []string {
 		}
 	}
 	return all
+}
+
+// isPhysicalVolume looks for LVM's label, which is in one of the first four
+// sectors: asking LVM takes most of a second on a slow machine.
+func isPhysicalVolume(disk string) bool {
+	file, err := os.Open(disk)
+	if err != nil {
+		return false
+	}
+	defer file.Close()
+	head := make([]byte, 4*512)
+	_, err = io.ReadFull(file, head)
+	return err == nil && bytes.Contains(head, []byte("LABELONE"))
+}
+
+// removeLinks removes /dev/GROUP/VOLUME of a device that LVM could not remove. It
+// is LVM that makes these where there is no udevd.
+func removeLinks(mapped string) {
+	links, err := filepath.Glob("/dev/*/*")
+	if err != nil {
+		return
+	}
+	for _, link := range links {
+		if target, err := os.Readlink(link); err == nil && target == "/dev/mapper/"+mapped {
+			_ = os.Remove(link)
+			_ = os.Remove(filepath.Dir(link)) // if that was the last one
+		}
+	}
 }
 
 func attribute(dev, name string) string {
