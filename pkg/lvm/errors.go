@@ -33,7 +33,7 @@ var messages = []struct {
 	err     error
 }{
 	{regexp.MustCompile(`(?i)already contain thin device|incompatible with current transaction|transaction_?id.*(mismatch|expected)`), ErrPoolJammed},
-	{regexp.MustCompile(`(?i)metadata.*too large|VG metadata.*(size|full)|Insufficient .*metadata (area )?space`), ErrMetadataFull},
+	{regexp.MustCompile(`(?i)metadata.*too large|exceeds maximum metadata size|Insufficient .*metadata (area )?space`), ErrMetadataFull},
 	{regexp.MustCompile(`(?i)Volume group "[^"]*" not found|Cannot process volume group`), ErrGroupNotFound},
 	{regexp.MustCompile(`(?i)Failed to find logical volume|(LV|Logical volume|Pool) \S+ not found in (VG|volume group)|Couldn't find volume`), ErrNotFound},
 	{regexp.MustCompile(`(?i)already exists in volume group|LV named .* already exists`), ErrExists},

@@ -72,28 +72,28 @@ func (r result) document() []byte {
 		entry("print", "processing", r.printed, "0")
 	}
 	var b strings.Builder
-	b.WriteString("  {\n")
+	b.WriteString("{\n")
 	if r.rowsName != "" {
-		fmt.Fprintf(&b, "      \"report\": [\n          {\n              %q: [\n", r.rowsName)
-		b.WriteString(indent(r.rows, ""))
-		b.WriteString("              ]\n          }\n      ]\n      ,\n")
+		fmt.Fprintf(&b, "    \"report\": [\n        {\n            %q: [\n", r.rowsName)
+		b.WriteString(indent("                ", r.rows, ""))
+		b.WriteString("            ]\n        }\n    ]\n    ,\n")
 	}
-	b.WriteString("      \"log\": [\n")
+	b.WriteString("    \"log\": [\n")
 	if r.exitCode != 0 {
 		entry("status", "shell", "failure", strconv.Itoa(r.exitCode))
-		b.WriteString(indent(log, ""))
+		b.WriteString(indent("        ", log, ""))
 	} else {
-		b.WriteString(indent(log, ","))
+		b.WriteString(indent("        ", log, ","))
 	}
-	b.WriteString("      ]\n  }\n")
+	b.WriteString("    ]\n}\n")
 	return []byte(b.String())
 }
 
-func indent(rows []string, last string) string {
+func indent(margin string, rows []string, last string) string {
 	if len(rows) == 0 {
 		return ""
 	}
-	return "                  " + strings.Join(rows, ",\n                  ") + last + "\n"
+	return margin + strings.Join(rows, ",\n"+margin) + last + "\n"
 }
 
 // object is a JSON object with its fields in order, as LVM writes it: all values are strings.
@@ -217,9 +217,8 @@ func (g *group) attr(v *volume) string {
 	switch {
 	case v.pool != nil:
 		a[0], a[6], zero = 't', 't', v.pool.zero
-		active = g.poolActive(v)
-		open = active && len(g.thinVolumes(v.name)) > 0
-		if active {
+		open = active && len(g.thinVolumes(v.name)) > 0 // by its own layer above the hidden device
+		if g.poolActive(v) {
 			a[8] = g.poolHealth(v)
 		}
 	case v.poolName != "":

@@ -103,6 +103,11 @@ func (g *group) enterPool(p, v *volume, phantom bool) {
 	}
 }
 
+// queued: LVM has written something down that the pool has not done yet.
+func (g *group) queued(p *volume) bool {
+	return slices.ContainsFunc(g.thinVolumes(p.name), func(v *volume) bool { return v.pending })
+}
+
 // replay carries out what LVM had written down for the pool to do.
 func (g *group) replay(p *volume) {
 	for _, v := range g.thinVolumes(p.name) {
@@ -144,7 +149,7 @@ func (g *group) metadataRefuses() *result {
 		return nil
 	}
 	f := failure(exitFailed,
-		fmt.Sprintf("VG %s metadata on /dev/fake (%d bytes) too large for circular buffer (%d bytes with %d used)", g.name, text, g.metadataArea, half),
+		fmt.Sprintf("VG %s %d metadata on /dev/fake (%d bytes) exceeds maximum metadata size (%d bytes)", g.name, g.sequence, text, half),
 		fmt.Sprintf("Failed to write VG %s.", g.name))
 	return &f
 }
@@ -184,8 +189,12 @@ func (l *LVM) lvremove(r request) result {
 		if p.pool.jammed {
 			return g.jammed(p)
 		}
-		delete(g.volumes, v.name) // first: a phantom goes without having been made
-		p.pool.txID++
+		// What others had queued is done on the way, in the same transaction; what the volume itself had queued
+		// is forgotten: a phantom goes without having been made.
+		v.pending = false
+		if !g.queued(p) {
+			p.pool.txID++
+		}
 		g.replay(p)
 	}
 	delete(g.volumes, v.name)
@@ -236,9 +245,11 @@ func (l *LVM) lvchange(r request) result {
 		return usage("No command with matching syntax recognised.  Run 'lvchange --help' for more information.")
 	}
 	if r.has("--addtag") || r.has("--deltag") {
+		before := slices.Clone(v.tags)
 		v.tags = slices.DeleteFunc(v.tags, func(t string) bool { return slices.Contains(r.options["--deltag"], t) })
 		v.addTags(r.options["--addtag"])
 		if failed := g.metadataRefuses(); failed != nil {
+			v.tags = before
 			return *failed
 		}
 		g.sequence++
@@ -249,7 +260,7 @@ func (l *LVM) lvchange(r request) result {
 			break
 		}
 		if v.pending {
-			return failure(exitFailed, "device-mapper: reload ioctl on  (253:9) failed: No data available")
+			return failure(exitFailed, fmt.Sprintf("device-mapper: reload ioctl on  (253:%d) failed: No data available", v.minor))
 		}
 		v.active = true
 	case "n":
