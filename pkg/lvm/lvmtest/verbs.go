@@ -32,6 +32,9 @@ func (l *LVM) lvcreate(r request) result {
 		return *failed
 	}
 	r.object = r.value("--thinpool")
+	if _, pool := r.split(); pool == name {
+		return failure(exitUsage, fmt.Sprintf("Logical volume name %s and pool name must be different.", name))
+	}
 	g, p, poolName, failed := l.find(r)
 	switch {
 	case failed != nil:
