@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"strconv"
 	"time"
 
@@ -63,7 +64,13 @@ func (c *Client) run(ctx context.Context, args ...string) (Document, error) {
 
 func reads(verb string) bool { return verb == "lvs" || verb == "vgs" }
 
-func bytesArg(n int64) string { return strconv.FormatInt(n, 10) + "b" }
+// sectorBytes is the unit of LVM's sizes: "Size is not a multiple of 512" is an error of its command line.
+const sectorBytes = 512
+
+// bytesArg is n, rounded up to whole sectors; LVM rounds on, to extents.
+func bytesArg(n int64) string {
+	return strconv.FormatInt((n+sectorBytes-1)/sectorBytes*sectorBytes, 10) + "b"
+}
 
 // tagArgs appends one option and its value per tag.
 func tagArgs(args []string, option string, tags []string) ([]string, error) {
@@ -88,6 +95,9 @@ func validateNames(names ...string) error {
 func validateSize(n int64) error {
 	if n <= 0 {
 		return fmt.Errorf("size %d is not positive", n)
+	}
+	if n > math.MaxInt64-sectorBytes {
+		return fmt.Errorf("size %d is too large", n)
 	}
 	return nil
 }

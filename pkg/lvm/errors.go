@@ -33,12 +33,12 @@ var messages = []struct {
 	err     error
 }{
 	{regexp.MustCompile(`(?i)already contain thin device|incompatible with current transaction|transaction_?id.*(mismatch|expected)`), ErrPoolJammed},
-	{regexp.MustCompile(`(?i)metadata.*too large|VG metadata.*(size|full)|Insufficient .*metadata (area )?space`), ErrMetadataFull},
+	{regexp.MustCompile(`(?i)metadata.*too large|exceeds maximum metadata size|Insufficient .*metadata (area )?space`), ErrMetadataFull},
 	{regexp.MustCompile(`(?i)Volume group "[^"]*" not found|Cannot process volume group`), ErrGroupNotFound},
-	{regexp.MustCompile(`(?i)Failed to find logical volume|Snapshot origin LV .* not found|LV .* not found in (VG|volume group)|Couldn't find volume`), ErrNotFound},
+	{regexp.MustCompile(`(?i)Failed to find logical volume|(LV|Logical volume|Pool) \S+ not found in (VG|volume group)|Couldn't find volume`), ErrNotFound},
 	{regexp.MustCompile(`(?i)already exists in volume group|LV named .* already exists`), ErrExists},
 	{regexp.MustCompile(`(?i)insufficient free space|Insufficient suitable|not enough free|free space in (thin )?pool.*reached threshold|Insufficient free (extents|space)`), ErrNoSpace},
-	{regexp.MustCompile(`(?i)contains a filesystem in use|in use by another device|is used by another device|Device or resource busy|is in use: not deactivating|open count|Logical volume \S+ in use`), ErrInUse},
+	{regexp.MustCompile(`(?i)Logical volume \S+ in use\.|contains a filesystem in use|in use by another device|is used by another device|Device or resource busy|is in use: not deactivating|open count`), ErrInUse},
 	{regexp.MustCompile(`(?i)matches existing size|New size .* not larger|already that size`), ErrNothingToChange},
 	{regexp.MustCompile(`(?i)is suspended|suspended device`), ErrSuspended},
 }

@@ -41,6 +41,9 @@ const shellRetry = 10 * time.Second
 // maxShellWords is below the 64 words that LVM's shell can split (MAX_ARGS in lvmcmdline.c).
 const maxShellWords = 60
 
+// pipeBuf is PIPE_BUF, limits.h: a write of so much to a pipe is accepted as a whole or not at all.
+const pipeBuf = 4096
+
 // NewShell makes a shell; the process is started by the first command.
 func NewShell(runner hostexec.Runner, env []string) *Shell {
 	s := &Shell{exec: Exec{Runner: runner, Env: env}, turn: make(chan struct{}, 1)}
@@ -58,7 +61,8 @@ type shellProcess struct {
 
 // Run implements Executor. When ctx ends first the command goes on, and the shell takes the next one after it.
 func (s *Shell) Run(ctx context.Context, args ...string) (Output, error) {
-	if len(args) > maxShellWords {
+	line := strings.Join(args, " ") + "\n"
+	if len(args) > maxShellWords || len(line) > pipeBuf {
 		return s.exec.Run(ctx, args...)
 	}
 	select {
@@ -77,7 +81,7 @@ func (s *Shell) Run(ctx context.Context, args ...string) (Output, error) {
 	}
 	done := make(chan answer, 1)
 	go func() {
-		out, err := proc.run(args)
+		out, err := proc.run(commandName(args), line)
 		if err != nil {
 			s.abandon(proc, err)
 		}
@@ -150,35 +154,42 @@ func (s *Shell) abandon(p *shellProcess, cause error) {
 var errNotStarted = errors.New("the shell ended before the command")
 
 // run talks to the shell: one line out, one JSON document back.
-func (p *shellProcess) run(args []string) (Output, error) {
+func (p *shellProcess) run(name, line string) (Output, error) {
 	p.text.reset()
-	if _, err := io.WriteString(p.Stdin, strings.Join(args, " ")+"\n"); err != nil {
-		// A command is one write, far below PIPE_BUF: it was not accepted in part.
+	if _, err := io.WriteString(p.Stdin, line); err != nil {
+		// A command is one write, not above PIPE_BUF: it was not accepted in part.
 		return Output{}, fmt.Errorf("%w: %w", errNotStarted, err)
 	}
 	raw, err := p.readDocument()
 	if err != nil {
-		return Output{}, fmt.Errorf("%w: %s: %w: %s", ErrOutcomeUnknown, commandName(args), err, p.text.String())
+		return Output{}, fmt.Errorf("%w: %s: %w: %s", ErrOutcomeUnknown, name, err, p.text.String())
 	}
 	doc, err := ParseDocument(raw)
 	if err != nil {
-		return Output{}, fmt.Errorf("%w: %s: %w", ErrOutcomeUnknown, commandName(args), err)
+		return Output{}, fmt.Errorf("%w: %s: %w", ErrOutcomeUnknown, name, err)
 	}
 	return Output{Document: doc, ExitCode: doc.shellExitCode(), Text: p.text.String()}, nil
 }
 
-// documentEnd is the line that closes a document: log/prefix and a brace. What is inside is indented more.
-const documentEnd = "  }\n"
-
+// readDocument reads up to the brace that closes the document: the first line that is a closing brace as far
+// to the right as the opening one. How far that is depends on log/prefix; inner lines are further.
 func (p *shellProcess) readDocument() ([]byte, error) {
 	var raw []byte
+	end := ""
 	for {
-		line, err := p.report.ReadBytes('\n')
+		line, err := p.report.ReadString('\n')
 		raw = append(raw, line...)
 		if err != nil {
 			return nil, err
 		}
-		if string(line) == documentEnd {
+		if end == "" {
+			indent, ok := strings.CutSuffix(line, "{\n")
+			if !ok || strings.TrimLeft(indent, " ") != "" {
+				return nil, fmt.Errorf("%q does not begin a report", line)
+			}
+			end = indent + "}\n"
+		}
+		if line == end {
 			return raw, nil
 		}
 	}

@@ -1,0 +1,81 @@
+package lvmtest
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/lvmsnap/lvmsnap/pkg/dm"
+)
+
+// PoolStatus implements dm.Kernel.
+func (l *LVM) PoolStatus(ctx context.Context, group, name string) (dm.PoolStatus, error) {
+	if err := ctx.Err(); err != nil {
+		return dm.PoolStatus{}, context.Cause(ctx)
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	g := l.groups[group]
+	var v *volume
+	if g != nil {
+		v = g.volumes[name]
+	}
+	if v == nil || v.pool == nil || !g.poolActive(v) {
+		return dm.PoolStatus{}, fmt.Errorf("%w: thin pool %s/%s is not active", dm.ErrNoDevice, group, name)
+	}
+	metadataBlocks := uint64(v.pool.metadataBytes / dm.MetadataBlockBytes) //nolint:gosec // sizes are positive
+	s := dm.PoolStatus{
+		TransactionID: v.pool.kernelTxID, Mode: g.poolMode(v), NeedsCheck: v.pool.needsCheck, ErrorIfNoSpace: v.pool.errorIfFull,
+		ChunkBytes: v.pool.chunk, SkipZeroing: !v.pool.zero, TotalMetadataBlocks: metadataBlocks,
+		UsedMetadataBlocks: uint64(v.pool.metadataUsed * float64(metadataBlocks) / 100),
+		UsedDataBlocks:     uint64(g.usedBlocks(v)), TotalDataBlocks: uint64(v.size / v.pool.chunk), //nolint:gosec // sizes are positive
+	}
+	if s.Mode == dm.PoolFailed {
+		return dm.PoolStatus{Mode: dm.PoolFailed}, nil // a failed pool says nothing else
+	}
+	return s, nil
+}
+
+func (g *group) poolMode(v *volume) dm.PoolMode {
+	switch {
+	case v.pool.mode != "":
+		return dm.PoolMode(v.pool.mode)
+	case v.pool.metadataUsed >= 100:
+		return dm.PoolReadOnly
+	case g.dataPercent(v) >= 100:
+		return dm.PoolOutOfDataSpace
+	default:
+		return dm.PoolReadWrite
+	}
+}
+
+// poolHealth is the ninth character of lv_attr.
+func (g *group) poolHealth(v *volume) byte {
+	switch g.poolMode(v) {
+	case dm.PoolReadOnly:
+		return 'M'
+	case dm.PoolOutOfDataSpace:
+		return 'D'
+	case dm.PoolFailed:
+		return 'F'
+	default:
+		return '-'
+	}
+}
+
+// Info implements dm.Kernel.
+func (l *LVM) Info(ctx context.Context, group, name string) (dm.Info, error) {
+	if err := ctx.Err(); err != nil {
+		return dm.Info{}, context.Cause(ctx)
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	g := l.groups[group]
+	var v *volume
+	if g != nil {
+		v = g.volumes[name]
+	}
+	if v == nil || !v.active {
+		return dm.Info{}, fmt.Errorf("%w: %s", dm.ErrNoDevice, dm.DeviceName(group, name))
+	}
+	return dm.Info{OpenCount: v.open, Suspended: v.suspended, ReadOnly: !v.writable, Major: 253, Minor: v.minor}, nil
+}
