@@ -97,8 +97,8 @@ type Mounts interface {
 // Host does it on this machine.
 type Host struct {
 	runner  hostexec.Runner
-	mounter k8smount.Interface
-	table   string // the mount table
+	mounter k8smount.Interface // for binds on old kernels
+	table   string             // the mount table
 }
 
 var (

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -37,9 +38,19 @@ func (h *Host) Mount(ctx context.Context, device, target, fsType string, flags [
 	if readOnly {
 		options = append(options, "ro")
 	}
-	// As sensitive options mount-utils keeps the flags out of its log. mount(8) gets them as one argument.
-	if err := h.mounter.MountSensitiveWithoutSystemd(device, target, fsType, options, flags); err != nil {
-		return fmt.Errorf("mount %s on %s as %s: %s", device, target, fsType, maskFlags(err.Error(), flags))
+	args := []string{"-t", fsType}
+	if options = append(options, flags...); len(options) > 0 {
+		args = append(args, "-o", strings.Join(options, ","))
+	}
+	// Not by mount-utils: it writes what mount(8) says to its log, and mount(8) quotes the option that it
+	// does not like.
+	res, err := h.change(ctx, "mount", append(args, device, target)...)
+	if err != nil {
+		return fmt.Errorf("mount %s on %s: %w", device, target, err)
+	}
+	if res.ExitCode != 0 {
+		return fmt.Errorf("mount %s on %s as %s: exit code %d: %s",
+			device, target, fsType, res.ExitCode, maskFlags(strings.TrimSpace(string(res.Stderr)), flags))
 	}
 	return h.verify(ctx, target, device)
 }

@@ -103,7 +103,16 @@ func openParent(path string) (*os.File, string, error) {
 }
 
 // Remove implements Mounts. It never removes anything that could be data: only an empty directory or file.
-func (h *Host) Remove(_ context.Context, path string) error { return RemoveTarget(path) }
+func (h *Host) Remove(ctx context.Context, path string) error {
+	at, err := h.At(ctx, path)
+	if err != nil {
+		return err
+	}
+	if at != nil {
+		return fmt.Errorf("%w: %s is still mounted", ErrInUse, path)
+	}
+	return RemoveTarget(path)
+}
 
 // EnsureTarget makes the directory or the empty file at path if it is missing, and refuses anything else that
 // is there. It is for fakes.
