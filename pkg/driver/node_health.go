@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"time"
 	"unicode/utf8"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
@@ -21,6 +22,9 @@ const (
 	reasonFSError       = "FilesystemError"
 	reasonFSHangs       = "FilesystemNotResponding"
 )
+
+// patience is how long a healthy file system may take to say how full it is.
+const patience = 5 * time.Second
 
 // NodeGetVolumeHealth implements csi.NodeServer. The volume need not be staged; the paths only help to look.
 func (n *node) NodeGetVolumeHealth(ctx context.Context, req *csi.NodeGetVolumeHealthRequest) (*csi.NodeGetVolumeHealthResponse, error) {
@@ -84,7 +88,10 @@ func (n *node) conditionsAt(ctx context.Context, vol storage.Volume, path string
 			Message: "it is mounted, but its device is not the volume's, or is gone; restart the pod",
 		}}
 	}
-	_, err := keylock.Do(ctx, &n.looking, vol.ID+" "+path, lookLimit, func(ctx context.Context) (mount.Usage, error) {
+	// A key of its own: usage being measured at the same time does not mean that the file system hangs.
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	_, err := keylock.Do(ctx, &n.looking, "health of "+vol.ID+" at "+path, lookLimit, func(ctx context.Context) (mount.Usage, error) {
 		return n.mounts.Usage(ctx, path)
 	})
 	switch {

@@ -2,7 +2,6 @@ package driver
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 
@@ -51,7 +50,10 @@ func parsePublication(req *csi.NodePublishVolumeRequest) (publication, error) {
 	if p.staging != "" {
 		paths = append(paths, pathField{"staging_target_path", p.staging})
 	}
-	if err = errors.Join(err, checkFields(p.id, paths...)); err != nil {
+	if err == nil {
+		err = checkFields(p.id, paths...)
+	}
+	if err != nil {
 		return publication{}, err
 	}
 	if p.staging == "" {

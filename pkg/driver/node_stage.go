@@ -37,7 +37,10 @@ func (n *node) NodeStageVolume(ctx context.Context, req *csi.NodeStageVolumeRequ
 		err = mount.CheckFlags(c.mountFlags)
 	}
 	// The id comes last: a malformed one is NotFound, and everything that is missing is found before.
-	if err = errors.Join(err, checkFields(req.GetVolumeId(), pathField{"staging_target_path", req.GetStagingTargetPath()})); err != nil {
+	if err == nil {
+		err = checkFields(req.GetVolumeId(), pathField{"staging_target_path", req.GetStagingTargetPath()})
+	}
+	if err != nil {
 		return nil, classify(err)
 	}
 	return exclusive(ctx, n, req.GetVolumeId(), func(ctx context.Context) (*csi.NodeStageVolumeResponse, error) {
