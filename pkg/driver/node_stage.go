@@ -248,7 +248,7 @@ func (n *node) unstage(ctx context.Context, id, path string) error {
 	}
 	// Another volume's mount means that this one is not staged there, which is what is wanted. A mount of
 	// this volume from before its device went away counts as its own.
-	if staged.ours || !vol.Active {
+	if staged.ours || staged.at != nil && !vol.Active {
 		if err := n.mounts.Unmount(ctx, path); err != nil {
 			return err
 		}
