@@ -34,12 +34,13 @@ func (h *Host) NewIdentity(_ context.Context, device, fsType string) error {
 // 5.0: the fsid changes, and metadata blocks go on to carry the old one, now called metadata_uuid), but by
 // writing the super block and nothing else.
 //
-// btrfstune itself must not be used on a clone. Device-mapper's suspend does not freeze a btrfs (in the kernels
-// up to 6.7 at least: it has no s_bdev to be found by), so that a snapshot of a mounted btrfs has a log tree
-// as soon as somebody called fsync. btrfstune -m commits two transactions and keeps the log, which then belongs
-// to a generation that is gone: seen in the lab (6.1, btrfs-progs 6.2), it exits with 0, and the next mount
-// fails with "parent transid verify failed ... failed to read log tree". The only cure is
-// `btrfs rescue zero-log`, which throws fsynced data away. Left alone, the log is replayed by the first mount.
+// btrfstune itself must not be used on a clone. Device-mapper's suspend does not freeze a mounted btrfs (seen in
+// the lab, Linux 6.1: log_root is the same in a snapshot that was cut under a suspend), so that the snapshot has
+// a log tree as soon as somebody called fsync since the last commit. btrfstune -m (btrfs-progs 6.2) commits two
+// transactions and keeps the log, which then belongs to a generation that is gone: it exits with 0, and the next
+// mount fails with "parent transid verify failed ... failed to read log tree". What is left to do then is
+// `btrfs rescue zero-log`, which throws fsynced data away. Not touched, the log is replayed by the first mount.
+// TestBtrfstuneBreaksALog watches over all this.
 func renewBtrfs(device string) (err error) {
 	f, err := openExclusive(device)
 	if err != nil {
