@@ -1,0 +1,4 @@
+package mount
+
+// BindByPath is what binds on old kernels.
+var BindByPath = (*Host).bindByPath
