@@ -69,10 +69,11 @@ func run(ctx context.Context, o options) (err error) {
 	if err != nil {
 		return err
 	}
+	files := mount.NewHost(host)
 	server, err := driver.New(driver.Options{
-		Name: o.driverName, Version: version, NodeID: o.nodeID, Endpoint: o.endpoint, Registerer: registry,
-		Engine: engine,
-		Node:   driver.NewNode(driver.NodeOptions{NodeID: o.nodeID, Engine: engine, Mounter: mount.NewHost(host)}),
+		Name: o.driverName, Version: version, NodeID: o.nodeID, Endpoint: o.endpoint,
+		Registerer: registry, Engine: engine,
+		Node: driver.NewNode(driver.NodeOptions{NodeID: o.nodeID, Engine: engine, FileSystems: files, Mounts: files}),
 	})
 	if err != nil {
 		return err

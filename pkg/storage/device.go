@@ -76,7 +76,10 @@ func (e *Engine) ExpandVolume(ctx context.Context, id string, requiredBytes, lim
 // (requestedBytes), until kubelet's next try.
 func (v *view) recordRequest(ctx context.Context, c *lvm.Client, lv lvm.LV, requiredBytes int64, vol *Volume) error {
 	recorded := parseRecord(lv.Tags).size()
-	fits := func(n int64) bool { rounded, ok := roundUp(n, v.group.extentBytes); return ok && n > 0 && rounded == lv.SizeBytes }
+	fits := func(n int64) bool {
+		rounded, ok := roundUp(n, v.group.extentBytes)
+		return ok && n > 0 && rounded == lv.SizeBytes
+	}
 	if !fits(requiredBytes) || fits(recorded) && recorded >= requiredBytes {
 		vol.RequestedBytes = requestedBytes(parseRecord(lv.Tags), lv.SizeBytes, v.group.extentBytes)
 		return nil
