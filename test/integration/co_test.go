@@ -194,7 +194,10 @@ func (c *co) deleteSnapshot(s *csi.Snapshot) {
 }
 
 // deleteAll deletes everything that the driver lists.
-func (c *co) deleteAll() {
+func (c *co) deleteAll() { c.deleteAllBut() }
+
+// deleteAllBut deletes everything that the driver lists, which must be all but the foreign LVs.
+func (c *co) deleteAllBut(foreign ...string) {
 	c.t.Helper()
 	volumes, err := c.Controller.ListVolumes(c.context(), &csi.ListVolumesRequest{})
 	c.ok(err)
@@ -206,8 +209,9 @@ func (c *co) deleteAll() {
 	for _, entry := range snapshots.GetEntries() {
 		c.deleteSnapshot(entry.GetSnapshot())
 	}
-	if left := c.lvs(); len(left) > 0 {
-		c.t.Errorf("everything is deleted, and these are left: %v", left)
+	slices.Sort(foreign)
+	if left := c.lvs(); !slices.Equal(left, foreign) {
+		c.t.Errorf("everything is deleted, and these LVs are left: %v, want %v", left, foreign)
 	}
 }
 
@@ -215,6 +219,7 @@ func (c *co) deleteAll() {
 func (c *co) lvs() []string {
 	c.t.Helper()
 	names := strings.Fields(labtest.Run(c.t, "lvs", "--noheadings", "-o", "lv_name", c.vg.Name))
+	slices.Sort(names)
 	return slices.DeleteFunc(names, func(name string) bool { return name == c.vg.ThinPool })
 }
 
