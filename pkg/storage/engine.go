@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/lvmsnap/lvmsnap/pkg/dm"
 	"github.com/lvmsnap/lvmsnap/pkg/keylock"
 	"github.com/lvmsnap/lvmsnap/pkg/lvm"
 )
@@ -20,6 +21,7 @@ type Engine struct {
 	node     string // hash of the node id
 	groups   []*group
 	backends map[Type]Backend
+	kernel   dm.Kernel
 	locks    keylock.Set
 	limit    time.Duration
 	now      func() time.Time
@@ -37,6 +39,7 @@ type Options struct {
 	NodeID   string       // whose volumes these are
 	Groups   []*lvm.Group // the opt-in list; the first is the default
 	Backends map[Type]Backend
+	Kernel   dm.Kernel
 	// CommandLimit bounds one operation once it has begun, long after its caller gave up; default 10 minutes.
 	CommandLimit time.Duration
 	Now          func() time.Time // default time.Now
@@ -58,7 +61,7 @@ func New(ctx context.Context, o Options) (*Engine, error) {
 		return nil, fmt.Errorf("%w: driver name: %w", ErrInvalid, err)
 	}
 	e := &Engine{
-		driver: o.Driver, node: NodeHash(o.NodeID), backends: o.Backends,
+		driver: o.Driver, node: NodeHash(o.NodeID), backends: o.Backends, kernel: o.Kernel,
 		limit: o.CommandLimit, now: o.Now,
 	}
 	if e.limit <= 0 {
@@ -264,11 +267,16 @@ func (e *Engine) settle(ctx context.Context, g *group, c *lvm.Client, name strin
 // remove deletes an LV of this driver. What is not there, or not the driver's, is left alone and no error.
 func (e *Engine) remove(ctx context.Context, name, purpose string, lvName func(string) string) error {
 	_, err := change(ctx, e, name, purpose, func() (struct{}, error) {
-		return struct{}{}, e.withLV(ctx, name, purpose+" "+name, func(ctx context.Context, c *lvm.Client, _ *view, lv lvm.LV) error {
-			if _, ok := owned(lv, e.driver, lvName); !ok {
-				return nil
-			}
-			return c.Remove(ctx, lv.Name)
+		return struct{}{}, e.whenClosed(ctx, func() error {
+			return e.withLV(ctx, name, purpose+" "+name, func(ctx context.Context, c *lvm.Client, v *view, lv lvm.LV) error {
+				if _, ok := owned(lv, e.driver, lvName); !ok {
+					return nil
+				}
+				if err := e.checkClosed(ctx, v.group.Name(), lv); err != nil {
+					return err
+				}
+				return c.Remove(ctx, lv.Name)
+			})
 		})
 	})
 	return ignoreNotFound(err)
@@ -279,4 +287,34 @@ func ignoreNotFound(err error) error {
 		return nil
 	}
 	return err
+}
+
+// checkClosed says whether somebody has the LV's device open. LVM would find out, too, but only after retrying
+// for six seconds (activation/retry_deactivation), in which the group is closed to everybody else.
+func (e *Engine) checkClosed(ctx context.Context, group string, lv lvm.LV) error {
+	info, err := e.kernel.Info(ctx, group, lv.Name)
+	if errors.Is(err, dm.ErrNoDevice) {
+		return nil
+	}
+	if err == nil && info.OpenCount > 0 {
+		err = fmt.Errorf("%w: /dev/%s/%s is open or mounted (%d times); see `lsblk` and `fuser -vm` on the node",
+			ErrInUse, group, lv.Name, info.OpenCount)
+	}
+	return err
+}
+
+// whenClosed tries fn for about a second while it says ErrInUse: after an unmount udev opens the device for a
+// moment to look at it.
+func (e *Engine) whenClosed(ctx context.Context, fn func() error) error {
+	for pause := 50 * time.Millisecond; ; pause *= 2 {
+		err := fn()
+		if !errors.Is(err, ErrInUse) || pause > 400*time.Millisecond {
+			return err
+		}
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+			return err
+		}
+	}
 }

@@ -65,7 +65,7 @@ func openFake(t *testing.T, fake *lvmtest.LVM) *storage.Engine {
 		t.Fatal(err)
 	}
 	e, err := storage.New(context.Background(), storage.Options{
-		Driver: backendtest.Driver, NodeID: backendtest.NodeID, Groups: []*lvm.Group{group},
+		Driver: backendtest.Driver, NodeID: backendtest.NodeID, Groups: []*lvm.Group{group}, Kernel: fake,
 		Backends: map[storage.Type]storage.Backend{
 			storage.TypeThin: thin.New(thin.Options{Kernel: fake, DataReservePercent: 5, MetadataReservePercent: 10}),
 		},
