@@ -106,7 +106,7 @@ func (e *Engine) changeVolume(
 	return change(ctx, e, h.LV, purpose, func() (Volume, error) {
 		var out Volume
 		err := e.whenClosed(ctx, func() error {
-			return e.withVolume(ctx, h, purpose, func(ctx context.Context, c *lvm.Client, v *view, lv lvm.LV, vol Volume) error {
+			return e.withVolume(ctx, h, changing, purpose, func(ctx context.Context, c *lvm.Client, v *view, lv lvm.LV, vol Volume) error {
 				out = vol
 				return fn(ctx, c, v, lv, &out)
 			})

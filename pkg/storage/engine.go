@@ -200,10 +200,21 @@ func read[T any](ctx context.Context, fn func() (T, error)) (T, error) {
 	}
 }
 
+// mode is what a turn is for.
+type mode bool
+
+const (
+	looking  mode = false
+	changing mode = true // leftovers of a crash are removed first
+)
+
 // inTurn takes the group's turn and looks at it.
-func (e *Engine) inTurn(ctx context.Context, g *group, purpose string, fn func(context.Context, *lvm.Client, *view) error) error {
+func (e *Engine) inTurn(ctx context.Context, g *group, m mode, purpose string, fn func(context.Context, *lvm.Client, *view) error) error {
 	return g.Do(ctx, purpose, e.limit, func(ctx context.Context, c *lvm.Client) error {
 		v, err := e.look(ctx, g, c)
+		if err == nil && m == changing {
+			err = v.sweep(ctx, c)
+		}
 		if err != nil {
 			return err
 		}
@@ -213,11 +224,11 @@ func (e *Engine) inTurn(ctx context.Context, g *group, purpose string, fn func(c
 
 // withLV finds the group that holds an LV and calls fn in that group's turn; ErrNotFound when no group does.
 func (e *Engine) withLV(
-	ctx context.Context, name, purpose string, fn func(context.Context, *lvm.Client, *view, lvm.LV) error,
+	ctx context.Context, name string, m mode, purpose string, fn func(context.Context, *lvm.Client, *view, lvm.LV) error,
 ) error {
 	for _, g := range e.groups {
 		found := false
-		err := e.inTurn(ctx, g, purpose, func(ctx context.Context, c *lvm.Client, v *view) error {
+		err := e.inTurn(ctx, g, m, purpose, func(ctx context.Context, c *lvm.Client, v *view) error {
 			lv, ok := v.find(name)
 			if !ok {
 				return nil
@@ -235,7 +246,7 @@ func (e *Engine) withLV(
 // locate says which group holds an LV, nil when none does.
 func (e *Engine) locate(ctx context.Context, name, purpose string) (*group, error) {
 	var out *group
-	err := e.withLV(ctx, name, purpose, func(_ context.Context, _ *lvm.Client, v *view, _ lvm.LV) error {
+	err := e.withLV(ctx, name, looking, purpose, func(_ context.Context, _ *lvm.Client, v *view, _ lvm.LV) error {
 		out = v.group
 		return nil
 	})
@@ -268,7 +279,7 @@ func (e *Engine) settle(ctx context.Context, g *group, c *lvm.Client, name strin
 func (e *Engine) remove(ctx context.Context, name, purpose string, lvName func(string) string) error {
 	_, err := change(ctx, e, name, purpose, func() (struct{}, error) {
 		return struct{}{}, e.whenClosed(ctx, func() error {
-			return e.withLV(ctx, name, purpose+" "+name, func(ctx context.Context, c *lvm.Client, v *view, lv lvm.LV) error {
+			return e.withLV(ctx, name, changing, purpose+" "+name, func(ctx context.Context, c *lvm.Client, v *view, lv lvm.LV) error {
 				if _, ok := owned(lv, e.driver, lvName); !ok {
 					return nil
 				}
