@@ -242,6 +242,12 @@ func chooseSize(required, limit int64, source *sourceState, extent int64) (reque
 
 // existingVolume answers a retry: the volume of that name, finished, or what differs.
 func (e *Engine) existingVolume(ctx context.Context, c *lvm.Client, v *view, lv lvm.LV, spec VolumeSpec) (Volume, error) {
+	// The record is committed with the volume, the growth of a restore is a second step: a record that is
+	// larger than its LV is that of a volume which is not finished.
+	unfinished := lv
+	if wanted, ok := roundUp(parseRecord(lv.Tags).size(), v.group.extentBytes); ok && wanted > lv.SizeBytes {
+		lv.SizeBytes = wanted
+	}
 	vol, ok := v.volume(lv)
 	if !ok {
 		return Volume{}, fmt.Errorf("%w: %s/%s is in the way of volume %q and was not made by this driver; rename it (lvrename)",
@@ -250,30 +256,24 @@ func (e *Engine) existingVolume(ctx context.Context, c *lvm.Client, v *view, lv 
 	if diff := difference(vol, spec); diff != "" {
 		return Volume{}, fmt.Errorf("%w: volume %q: %s", ErrConflict, spec.Name, diff)
 	}
+	if v.state[lv.Name] != StateCommitted {
+		return Volume{}, v.notKnown(lv)
+	}
+	if lv.SizeBytes == unfinished.SizeBytes {
+		return vol, nil
+	}
 	backend, err := e.backend(vol.Class.Type)
 	if err != nil {
 		return Volume{}, err
 	}
-	if v.state[lv.Name] != StateCommitted {
-		return Volume{}, v.notKnown(lv)
-	}
-	// The record is written with the volume, its growth is a second step: finish what a crash left.
-	if wanted, ok := roundUp(parseRecord(lv.Tags).size(), v.group.extentBytes); ok && wanted > lv.SizeBytes {
-		if err := backend.Extend(ctx, c, lv, wanted); err != nil {
-			return Volume{}, err
-		}
-		lv.SizeBytes = wanted
-		vol, _ = v.volume(lv)
-	}
-	return vol, nil
+	return vol, backend.Extend(ctx, c, unfinished, lv.SizeBytes)
 }
 
 // difference says in what an existing volume differs from what is asked for; CSI spec, CreateVolume.
 func difference(vol Volume, spec VolumeSpec) string {
-	size := max(vol.SizeBytes, vol.RequestedBytes)
 	switch {
-	case spec.RequiredBytes > size:
-		return fmt.Sprintf("it has %d bytes, %d are required", size, spec.RequiredBytes)
+	case spec.RequiredBytes > vol.SizeBytes:
+		return fmt.Sprintf("it has %d bytes, %d are required", vol.SizeBytes, spec.RequiredBytes)
 	case spec.LimitBytes > 0 && vol.SizeBytes > spec.LimitBytes:
 		return fmt.Sprintf("it has %d bytes, the limit is %d", vol.SizeBytes, spec.LimitBytes)
 	case vol.Access != spec.Access:
