@@ -28,6 +28,7 @@ func TestParseEndpoint(t *testing.T) {
 		"/csi/csi.sock":        "/csi/csi.sock",
 		"csi.sock":             "csi.sock",
 		"/odd:name/csi.sock":   "/odd:name/csi.sock",
+
 		"/" + strings.Repeat("a", maxSocketPath-1): "/" + strings.Repeat("a", maxSocketPath-1),
 
 		"":                                       "",
