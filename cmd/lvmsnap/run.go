@@ -59,7 +59,7 @@ func run(ctx context.Context, o options) (err error) {
 	kernel := &dm.Control{}
 	defer func() { err = errors.Join(err, kernel.Close()) }()
 	engine, err := storage.New(ctx, storage.Options{
-		Driver: o.driverName, NodeID: o.nodeID, Groups: groups,
+		Driver: o.driverName, NodeID: o.nodeID, Groups: groups, Kernel: kernel,
 		Backends: map[storage.Type]storage.Backend{
 			storage.TypeThin: thin.New(thin.Options{
 				Kernel: kernel, DataReservePercent: float64(o.poolDataReserve), MetadataReservePercent: float64(o.poolMetadataReserve),
