@@ -272,7 +272,8 @@ func (e *Engine) settle(ctx context.Context, g *group, c *lvm.Client, name strin
 			return cause
 		}
 	}
-	return fmt.Errorf("%w: creating %s failed (%v) and undoing it did too: %w", ErrPending, name, cause, err)
+	// The cause is told and not wrapped: it would look final.
+	return fmt.Errorf("%w: creating %s failed (%s) and undoing it did too: %w", ErrPending, name, cause.Error(), err)
 }
 
 // remove deletes an LV of this driver. What is not there, or not the driver's, is left alone and no error.

@@ -40,7 +40,7 @@ func (e *Engine) Capacity(ctx context.Context, class Class) (Capacity, error) {
 	g, err := e.groupFor(class)
 	if err != nil {
 		klog.FromContext(ctx).V(2).Info("No capacity", "class", class, "reason", err)
-		return Capacity{}, nil //nolint:nilerr // see above
+		return Capacity{}, nil
 	}
 	b, err := e.backend(class.Type)
 	if err != nil {
