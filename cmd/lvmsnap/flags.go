@@ -61,7 +61,7 @@ func parseFlags(args []string, out io.Writer) (options, error) {
 	fs := newFlagSet(&o)
 	fs.SetOutput(out)
 	fs.Usage = func() {
-		fmt.Fprintf(out, "lvmsnap is the CSI driver for snapshots of LVM volumes.\n\nUsage: lvmsnap --volume-group NAME [flags]\n\n%s", fs.FlagUsages())
+		_, _ = fmt.Fprintf(out, "lvmsnap is the CSI driver for snapshots of LVM volumes.\n\nUsage: lvmsnap --volume-group NAME [flags]\n\n%s", fs.FlagUsages())
 	}
 	if err := fs.Parse(args); err != nil {
 		if errors.Is(err, pflag.ErrHelp) {

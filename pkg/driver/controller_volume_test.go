@@ -18,8 +18,10 @@ func TestControllerGetCapabilities(t *testing.T) {
 	for _, c := range must(p.ControllerGetCapabilities(t.Context(), &csi.ControllerGetCapabilitiesRequest{}))(t).GetCapabilities() {
 		got = append(got, c.GetRpc().GetType().String())
 	}
-	want := []string{"CREATE_DELETE_VOLUME", "GET_CAPACITY", "LIST_VOLUMES", "GET_VOLUME", "CREATE_DELETE_SNAPSHOT", "LIST_SNAPSHOTS",
-		"GET_SNAPSHOT", "CLONE_VOLUME", "SINGLE_NODE_MULTI_WRITER", "GET_VOLUME_HEALTH", "LIST_VOLUME_HEALTH"}
+	want := []string{
+		"CREATE_DELETE_VOLUME", "GET_CAPACITY", "LIST_VOLUMES", "GET_VOLUME", "CREATE_DELETE_SNAPSHOT", "LIST_SNAPSHOTS",
+		"GET_SNAPSHOT", "CLONE_VOLUME", "SINGLE_NODE_MULTI_WRITER", "GET_VOLUME_HEALTH", "LIST_VOLUME_HEALTH",
+	}
 	if !slices.Equal(got, want) {
 		t.Errorf("got %v, want %v", got, want)
 	}
@@ -179,8 +181,10 @@ func TestCreateVolumeInvalid(t *testing.T) {
 		"limit below size":   {func(r *csi.CreateVolumeRequest) { r.CapacityRange.LimitBytes = 1 }, "limit_bytes"},
 		"empty range":        {func(r *csi.CreateVolumeRequest) { r.CapacityRange = &csi.CapacityRange{} }, "capacity_range"},
 		"empty source":       {func(r *csi.CreateVolumeRequest) { r.VolumeContentSource = &csi.VolumeContentSource{} }, "volume_content_source"},
-		"empty topology": {func(r *csi.CreateVolumeRequest) { r.AccessibilityRequirements = &csi.TopologyRequirement{} },
-			"accessibility_requirements"},
+		"empty topology": {
+			func(r *csi.CreateVolumeRequest) { r.AccessibilityRequirements = &csi.TopologyRequirement{} },
+			"accessibility_requirements",
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			req := volumeRequest("v")

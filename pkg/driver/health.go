@@ -11,8 +11,8 @@ func volumeHealth(v storage.Volume) *csi.VolumeHealth {
 	return &csi.VolumeHealth{VolumeId: v.ID, HealthStatuses: healthEntries(v.Conditions)}
 }
 
-// healthEntries never has the same status and reason twice, and always has a reason, as the spec asks
-// (VolumeHealthEntry.reason).
+// healthEntries always has a reason, and never the same status and reason twice: "The Plugin MUST NOT return
+// multiple VolumeHealthEntry messages for the same volume with the same (status, reason)" (CSI spec).
 func healthEntries(conditions []storage.Condition) []*csi.VolumeHealth_VolumeHealthEntry {
 	type key struct {
 		status csi.VolumeHealthErrorType

@@ -92,8 +92,8 @@ func checkSize(field string, size, limit int) error {
 // bannedInNames is the spec's list (CreateVolumeRequest.name): control characters other than commonly used
 // whitespace.
 func bannedInNames(r rune) bool {
-	switch {
-	case r == '\t' || r == '\n' || r == '\r':
+	switch r {
+	case '\t', '\n', '\r':
 		return false
 	default:
 		return r < 0x20 || r >= 0x7f && r <= 0x9f

@@ -101,21 +101,28 @@ func failedPrecondition(format string, args ...any) error {
 // checkFields looks whether a request has what it needs: first all that must be there and well-formed
 // (InvalidArgument), and then whether the id can be a volume's at all (NotFound).
 func checkFields(volumeID string, paths ...pathField) error {
-	if volumeID == "" {
-		return fmt.Errorf("%w: volume_id is missing", storage.ErrInvalid)
+	if err := required("volume_id", volumeID); err != nil {
+		return err
 	}
 	for _, p := range paths {
-		if p.path == "" {
-			return fmt.Errorf("%w: %s is missing", storage.ErrInvalid, p.field)
+		if err := required(p.field, p.path); err != nil {
+			return err
 		}
-		if err := mount.CheckPath(p.path); err != nil {
-			return fmt.Errorf("%w: %s: %w", storage.ErrInvalid, p.field, err)
+		if err := p.check(); err != nil {
+			return err
 		}
 	}
 	return checkVolumeID(volumeID)
 }
 
 type pathField struct{ field, path string }
+
+func (p pathField) check() error {
+	if err := mount.CheckPath(p.path); err != nil {
+		return fmt.Errorf("%w: %s: %w", storage.ErrInvalid, p.field, err)
+	}
+	return nil
+}
 
 func checkVolumeID(id string) error {
 	h, err := storage.ParseHandle(id)
@@ -185,7 +192,7 @@ func pathsOf(points []mount.Point) []string {
 func (n *node) NodeGetInfo(context.Context, *csi.NodeGetInfoRequest) (*csi.NodeGetInfoResponse, error) {
 	return &csi.NodeGetInfoResponse{
 		NodeId:             n.id,
-		AccessibleTopology: &csi.Topology{Segments: map[string]string{TopologyKey: n.id}},
+		AccessibleTopology: topologyOf(n.id)[0],
 	}, nil
 }
 

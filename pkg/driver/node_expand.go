@@ -16,11 +16,11 @@ import (
 // checkVolumePath is for the RPCs whose volume_path says where a volume is thought to be. A path that cannot be
 // one is no other case than one where the volume is not: NotFound, later.
 func checkVolumePath(id, path string) error {
-	if id == "" {
-		return fmt.Errorf("%w: volume_id is missing", storage.ErrInvalid)
+	if err := required("volume_id", id); err != nil {
+		return err
 	}
-	if path == "" {
-		return fmt.Errorf("%w: volume_path is missing", storage.ErrInvalid)
+	if err := required("volume_path", path); err != nil {
+		return err
 	}
 	return checkVolumeID(id)
 }
@@ -51,7 +51,6 @@ func (n *node) volumeAt(ctx context.Context, id, path string) (storage.Volume, [
 // NodeExpandVolume implements csi.NodeServer: the device first, then what is on it.
 func (n *node) NodeExpandVolume(ctx context.Context, req *csi.NodeExpandVolumeRequest) (*csi.NodeExpandVolumeResponse, error) {
 	id, path := req.GetVolumeId(), req.GetVolumePath()
-	need, limit := req.GetCapacityRange().GetRequiredBytes(), req.GetCapacityRange().GetLimitBytes()
 	var c *capability
 	if req.GetVolumeCapability() != nil {
 		parsed, err := parseCapability(req.GetVolumeCapability())
@@ -60,17 +59,15 @@ func (n *node) NodeExpandVolume(ctx context.Context, req *csi.NodeExpandVolumeRe
 		}
 		c = &parsed
 	}
-	switch {
-	case need < 0 || limit < 0:
-		return nil, fmt.Errorf("%w: capacity_range has a negative size", storage.ErrInvalid)
-	case limit != 0 && need > limit:
-		return nil, fmt.Errorf("%w: capacity_range.required_bytes %d is more than limit_bytes %d", storage.ErrInvalid, need, limit)
+	size, err := parseCapacityRange(req.GetCapacityRange())
+	if err != nil {
+		return nil, err
 	}
 	if err := checkVolumePath(id, path); err != nil {
 		return nil, err
 	}
 	return exclusive(ctx, n, id, func(ctx context.Context) (*csi.NodeExpandVolumeResponse, error) {
-		vol, err := n.expand(ctx, id, path, c, need, limit)
+		vol, err := n.expand(ctx, id, path, c, size)
 		if err != nil {
 			return nil, err
 		}
@@ -78,7 +75,7 @@ func (n *node) NodeExpandVolume(ctx context.Context, req *csi.NodeExpandVolumeRe
 	})
 }
 
-func (n *node) expand(ctx context.Context, id, path string, c *capability, need, limit int64) (storage.Volume, error) {
+func (n *node) expand(ctx context.Context, id, path string, c *capability, size sizeRange) (storage.Volume, error) {
 	vol, err := n.engine.Volume(ctx, id)
 	if err != nil {
 		return vol, err
@@ -91,13 +88,13 @@ func (n *node) expand(ctx context.Context, id, path string, c *capability, need,
 	if vol.Access == storage.AccessBlock {
 		// Of a block volume kubelet names the device in volume_path (pkg/volume/csi/expander.go), by whichever of
 		// its names: there is nothing in it to check that the id does not say better.
-		return n.engine.ExpandVolume(ctx, id, need, limit)
+		return n.engine.ExpandVolume(ctx, id, size.required, size.limit)
 	}
 	vol, points, at, err := n.volumeAt(ctx, id, path)
 	if err != nil {
 		return vol, err
 	}
-	vol, err = n.engine.ExpandVolume(ctx, id, need, limit)
+	vol, err = n.engine.ExpandVolume(ctx, id, size.required, size.limit)
 	if err != nil {
 		return vol, err
 	}

@@ -3,10 +3,8 @@ package driver
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io/fs"
 	"time"
-	"unicode/utf8"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
 
@@ -29,8 +27,8 @@ const patience = 5 * time.Second
 // NodeGetVolumeHealth implements csi.NodeServer. The volume need not be staged; the paths only help to look.
 func (n *node) NodeGetVolumeHealth(ctx context.Context, req *csi.NodeGetVolumeHealthRequest) (*csi.NodeGetVolumeHealthResponse, error) {
 	id := req.GetVolumeId()
-	if id == "" {
-		return nil, fmt.Errorf("%w: volume_id is missing", storage.ErrInvalid)
+	if err := required("volume_id", id); err != nil {
+		return nil, err
 	}
 	var paths []string
 	for _, f := range []pathField{
@@ -39,8 +37,8 @@ func (n *node) NodeGetVolumeHealth(ctx context.Context, req *csi.NodeGetVolumeHe
 		if f.path == "" {
 			continue
 		}
-		if err := mount.CheckPath(f.path); err != nil {
-			return nil, fmt.Errorf("%w: %s: %w", storage.ErrInvalid, f.field, err)
+		if err := f.check(); err != nil {
+			return nil, err
 		}
 		paths = append(paths, f.path)
 	}
@@ -68,13 +66,8 @@ func (n *node) NodeGetVolumeHealth(ctx context.Context, req *csi.NodeGetVolumeHe
 			})
 		}
 	}
-	health := &csi.VolumeHealth{VolumeId: id}
-	for _, c := range distinct(conditions) {
-		health.HealthStatuses = append(health.HealthStatuses, &csi.VolumeHealth_VolumeHealthEntry{
-			Status: volumeErrorType(c.Severity), Reason: c.Reason, Message: shorten(c.Message),
-		})
-	}
-	return &csi.NodeGetVolumeHealthResponse{VolumeHealth: health}, nil
+	vol.Conditions = conditions
+	return &csi.NodeGetVolumeHealthResponse{VolumeHealth: volumeHealth(vol)}, nil
 }
 
 // conditionsAt looks at one path at which the volume should be.
@@ -106,36 +99,6 @@ func (n *node) conditionsAt(ctx context.Context, vol storage.Volume, path string
 	}
 }
 
-// distinct keeps one condition of each severity and reason: "The Plugin MUST NOT return multiple
-// VolumeHealthEntry messages for the same volume with the same (status, reason)".
-func distinct(conditions []storage.Condition) []storage.Condition {
-	type key struct {
-		severity storage.Severity
-		reason   string
-	}
-	seen := map[key]bool{}
-	var out []storage.Condition
-	for _, c := range conditions {
-		if k := (key{c.Severity, c.Reason}); !seen[k] {
-			seen[k] = true
-			out = append(out, c)
-		}
-	}
-	return out
-}
-
-func volumeErrorType(s storage.Severity) csi.VolumeHealthErrorType {
-	switch s {
-	case storage.SeverityDegraded:
-		return csi.VolumeHealthErrorType_DEGRADED
-	case storage.SeverityInaccessible:
-		return csi.VolumeHealthErrorType_INACCESSIBLE
-	case storage.SeverityDataLoss:
-		return csi.VolumeHealthErrorType_DATA_LOSS
-	}
-	return csi.VolumeHealthErrorType_UNKNOWN_VOLUME_HEALTH_TYPE
-}
-
 // NodeGetStorageHealth implements csi.NodeServer.
 func (n *node) NodeGetStorageHealth(ctx context.Context, _ *csi.NodeGetStorageHealthRequest) (*csi.NodeGetStorageHealthResponse, error) {
 	pools, err := n.engine.Pools(ctx)
@@ -154,10 +117,10 @@ func (n *node) NodeGetStorageHealth(ctx context.Context, _ *csi.NodeGetStorageHe
 			text := pool.VolumeGroup + "/" + pool.Name + ": " + c.Message
 			// One message for each (status, reason), as the spec wants it; it tells of all pools.
 			if entry := found[k]; entry != nil {
-				entry.Message = shorten(entry.Message + "; " + text)
+				entry.Message = clip(entry.Message + "; " + text)
 				continue
 			}
-			found[k] = &csi.NodeGetStorageHealthResponse_StorageBackendHealth{Status: k.status, Reason: k.reason, Message: shorten(text)}
+			found[k] = &csi.NodeGetStorageHealthResponse_StorageBackendHealth{Status: k.status, Reason: k.reason, Message: clip(text)}
 			res.BackendHealth = append(res.BackendHealth, found[k])
 		}
 	}
@@ -173,17 +136,4 @@ func storageErrorType(s storage.Severity) csi.StorageHealthErrorType {
 		return csi.StorageHealthErrorType_STORAGE_UNREACHABLE
 	}
 	return csi.StorageHealthErrorType_UNKNOWN_STORAGE_HEALTH_ERROR_TYPE
-}
-
-// shorten cuts a text to the 128 bytes that CSI allows ("Size Limits"), between characters.
-func shorten(s string) string {
-	const most, dots = 128, "..."
-	if len(s) <= most {
-		return s
-	}
-	cut := most - len(dots)
-	for !utf8.RuneStart(s[cut]) {
-		cut--
-	}
-	return s[:cut] + dots
 }

@@ -4,10 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"slices"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
+	"k8s.io/klog/v2"
 
 	"github.com/lvmsnap/lvmsnap/pkg/mount"
 	"github.com/lvmsnap/lvmsnap/pkg/storage"
@@ -64,7 +64,7 @@ func (n *node) stage(ctx context.Context, id, path string, c capability) (err er
 		// A CO need not unstage what could not be staged.
 		if err != nil && !wasActive {
 			if undo := n.engine.Deactivate(ctx, id); undo != nil {
-				slog.WarnContext(ctx, "the volume of a failed NodeStageVolume stays active", "volume", id, "error", undo)
+				klog.FromContext(ctx).Error(undo, "The volume of a failed NodeStageVolume stays active", "volume", id)
 			}
 		}
 	}()

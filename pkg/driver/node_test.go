@@ -178,7 +178,7 @@ func (r *nodeRig) Deactivate(ctx context.Context, id string) error {
 	return err
 }
 
-func (r *nodeRig) ExpandVolume(_ context.Context, id string, need, _ int64) (storage.Volume, error) {
+func (r *nodeRig) ExpandVolume(ctx context.Context, id string, need, _ int64) (storage.Volume, error) {
 	_, err := r.change("ExpandVolume", id, func(v *storage.Volume) error {
 		v.SizeBytes = max(v.SizeBytes, need)
 		r.host.AddDevice(v.DevicePath, v.SizeBytes)
@@ -187,7 +187,7 @@ func (r *nodeRig) ExpandVolume(_ context.Context, id string, need, _ int64) (sto
 	if err != nil {
 		return storage.Volume{}, err
 	}
-	return r.Volume(context.Background(), id)
+	return r.Volume(ctx, id)
 }
 
 func (r *nodeRig) Pools(context.Context) ([]storage.Pool, error) { return r.pools, nil }

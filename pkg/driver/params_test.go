@@ -16,8 +16,10 @@ func TestParseVolumeParameters(t *testing.T) {
 	}{
 		"none": {}, // classes without parameters must work
 		"all": {
-			map[string]string{"type": "thin", "volumeGroup": "vg-1.x+_", "thinPool": "p0", keyFSType: "xfs",
-				keyPVCName: "data", keyPVCNamespace: "shop", keyPVName: "pvc-1"},
+			map[string]string{
+				"type": "thin", "volumeGroup": "vg-1.x+_", "thinPool": "p0", keyFSType: "xfs",
+				keyPVCName: "data", keyPVCNamespace: "shop", keyPVName: "pvc-1",
+			},
 			volumeParameters{
 				class:  storage.Class{Type: storage.TypeThin, VolumeGroup: "vg-1.x+_", ThinPool: "p0"},
 				fsType: "xfs",

@@ -21,13 +21,14 @@ import (
 
 func TestParseEndpoint(t *testing.T) {
 	for endpoint, want := range map[string]string{
-		"unix:///csi/csi.sock":                     "/csi/csi.sock",
-		"unix:/csi/csi.sock":                       "/csi/csi.sock",
-		"unix:csi.sock":                            "csi.sock",
-		"unix://csi/csi.sock":                      "csi/csi.sock",
-		"/csi/csi.sock":                            "/csi/csi.sock",
-		"csi.sock":                                 "csi.sock",
-		"/odd:name/csi.sock":                       "/odd:name/csi.sock",
+		"unix:///csi/csi.sock": "/csi/csi.sock",
+		"unix:/csi/csi.sock":   "/csi/csi.sock",
+		"unix:csi.sock":        "csi.sock",
+		"unix://csi/csi.sock":  "csi/csi.sock",
+		"/csi/csi.sock":        "/csi/csi.sock",
+		"csi.sock":             "csi.sock",
+		"/odd:name/csi.sock":   "/odd:name/csi.sock",
+
 		"/" + strings.Repeat("a", maxSocketPath-1): "/" + strings.Repeat("a", maxSocketPath-1),
 
 		"":                                       "",

@@ -4,9 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"runtime/debug"
 	"time"
+
+	"k8s.io/klog/v2"
 )
 
 // ErrHeld is returned by Do for a key that someone else holds.
@@ -72,7 +73,7 @@ func run[T any](
 		case ended <- o:
 		case <-abandoned:
 			if o.panicked != nil {
-				slog.ErrorContext(ctx, "panic in an operation whose caller had gone", "panic", o.panicked, "stack", string(o.stack))
+				klog.FromContext(ctx).Error(nil, "Panic in an operation whose caller had gone", "panic", o.panicked, "stack", string(o.stack))
 			}
 		}
 	}()

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"sync"
 
 	"github.com/lvmsnap/lvmsnap/pkg/hostexec"
@@ -80,11 +81,11 @@ func collect(proc *hostexec.Process) (Output, error) {
 	copied.Wait()
 	code, err := proc.Wait()
 	if err = errors.Join(err, readErr, proc.Report.Close()); err != nil {
-		return Output{}, fmt.Errorf("%w: %w: %s", ErrOutcomeUnknown, err, text.String())
+		return Output{}, fmt.Errorf("%w: %w%s", ErrOutcomeUnknown, err, text.suffix())
 	}
 	doc, err := ParseDocument(report)
 	if err != nil {
-		return Output{}, fmt.Errorf("%w: %w: %s", ErrOutcomeUnknown, err, text.String())
+		return Output{}, fmt.Errorf("%w: %w%s", ErrOutcomeUnknown, err, text.suffix())
 	}
 	return Output{Document: doc, ExitCode: code, Text: text.String()}, nil
 }
@@ -111,6 +112,14 @@ func (t *tail) String() string {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return string(t.buf)
+}
+
+// suffix is the text for the end of a message, where there is any.
+func (t *tail) suffix() string {
+	if s := strings.TrimSpace(t.String()); s != "" {
+		return ": " + s
+	}
+	return ""
 }
 
 func (t *tail) reset() {

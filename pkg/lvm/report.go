@@ -3,6 +3,7 @@ package lvm
 import (
 	"context"
 	"fmt"
+	"math"
 	"strconv"
 	"strings"
 )
@@ -182,7 +183,7 @@ func (p *fieldParser) percent(field, value string) float64 {
 		return -1
 	}
 	n, err := strconv.ParseFloat(value, 64)
-	if err != nil || n != n || n < 0 {
+	if err != nil || math.IsNaN(n) || n < 0 {
 		p.fail(field, value)
 		return -1
 	}

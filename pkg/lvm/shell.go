@@ -110,6 +110,7 @@ func (s *Shell) process() (*shellProcess, error) {
 		select {
 		case <-s.proc.ended:
 			klog.Background().Info("LVM shell has ended, starting it anew", "pid", s.proc.PID, "output", s.proc.text.String())
+			_ = s.proc.Report.Close()
 			s.proc = nil
 		default:
 			return s.proc, nil
@@ -138,9 +139,19 @@ func (p *shellProcess) reap() {
 	_ = p.Output.Close()
 }
 
-// abandon gives a misbehaving shell up: its input is closed, so it ends by itself after what it is doing.
-func (s *Shell) abandon(p *shellProcess, cause error) {
+// retire closes the shell's input, so that it ends by itself after what it is doing. Until then its reports (the
+// real one writes a last, empty one) are read to nowhere: neither a full pipe nor SIGPIPE may stop it half way.
+func (p *shellProcess) retire() {
 	_ = p.Stdin.Close()
+	go func() {
+		_, _ = io.Copy(io.Discard, p.report)
+		_ = p.Report.Close()
+	}()
+}
+
+// abandon gives a misbehaving shell up.
+func (s *Shell) abandon(p *shellProcess, cause error) {
+	p.retire()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.proc == p {
@@ -162,7 +173,7 @@ func (p *shellProcess) run(name, line string) (Output, error) {
 	}
 	raw, err := p.readDocument()
 	if err != nil {
-		return Output{}, fmt.Errorf("%w: %s: %w: %s", ErrOutcomeUnknown, name, err, p.text.String())
+		return Output{}, fmt.Errorf("%w: %s: %w%s", ErrOutcomeUnknown, name, err, p.text.suffix())
 	}
 	doc, err := ParseDocument(raw)
 	if err != nil {
@@ -195,25 +206,28 @@ func (p *shellProcess) readDocument() ([]byte, error) {
 	}
 }
 
-// Close asks the shell to end and waits for it, at most until ctx ends.
+// Close asks the shell to end and waits for it, at most until ctx ends. Commands after it go by exec.
 func (s *Shell) Close(ctx context.Context) error {
 	s.mu.Lock()
 	s.closed = true
-	p := s.proc
 	s.mu.Unlock()
-	if p == nil {
-		return nil
-	}
 	select {
 	case <-s.turn: // nobody is in the middle of a command
-		s.turn <- struct{}{}
 	case <-ctx.Done():
 		return fmt.Errorf("LVM is still working: %w", context.Cause(ctx))
 	}
-	_ = p.Stdin.Close()
+	s.mu.Lock()
+	p := s.proc
+	s.proc = nil
+	s.mu.Unlock()
+	s.turn <- struct{}{}
+	if p == nil {
+		return nil
+	}
+	p.retire()
 	select {
 	case <-p.ended:
-		return p.Report.Close()
+		return nil
 	case <-ctx.Done():
 		return fmt.Errorf("LVM shell (pid %d) does not end: %w", p.PID, context.Cause(ctx))
 	}

@@ -157,7 +157,7 @@ func notInUse(device string) error {
 func openExclusive(device string) (*os.File, error) {
 	fd, err := unix.Open(device, unix.O_RDWR|unix.O_EXCL|unix.O_CLOEXEC, 0)
 	switch {
-	case err == unix.EBUSY: //nolint:errorlint // a bare errno
+	case err == unix.EBUSY:
 		return nil, fmt.Errorf("%w: %s is mounted, or held by another device", ErrInUse, device)
 	case err != nil:
 		return nil, &os.PathError{Op: "open", Path: device, Err: err}

@@ -141,7 +141,9 @@ func unmountAll(t *testing.T, dir string) {
 		t.Error(err)
 	}
 	for _, e := range entries {
-		for unix.Unmount(filepath.Join(dir, e.Name()), unix.UMOUNT_NOFOLLOW) == nil {
+		var err error
+		for err == nil { // mounts may be stacked
+			err = unix.Unmount(filepath.Join(dir, e.Name()), unix.UMOUNT_NOFOLLOW)
 		}
 	}
 }

@@ -23,8 +23,8 @@ type Backend interface {
 	Restore(ctx context.Context, c *lvm.Client, v NewVolume, source lvm.LV) error
 	// Extend grows a volume, online.
 	Extend(ctx context.Context, c *lvm.Client, lv lvm.LV, sizeBytes int64) error
-	// Committed says whether the LV is really there, or only in LVM's metadata after a crash.
-	Committed(ctx context.Context, group string, lv lvm.LV) (bool, error)
+	// States says of each of its LVs, by name, whether it is really there.
+	States(ctx context.Context, group string, lvs []lvm.LV) (map[string]State, error)
 	// Pools reports the state of the pools among the group's LVs.
 	Pools(ctx context.Context, group string, lvs []lvm.LV) ([]Pool, error)
 	// Capacity says how much room a placed class has.
@@ -46,3 +46,17 @@ type NewSnapshot struct {
 	Class  Class
 	Tags   func() []string
 }
+
+// State is whether an LV is really there.
+type State int
+
+// The states of an LV.
+const (
+	// StateUnknown: nobody can tell now; its pool is not active.
+	StateUnknown State = iota
+	// StateCommitted: LVM and the kernel agree that it is there.
+	StateCommitted
+	// StatePhantom: LVM was killed after its own commit and before the kernel's. The LV was reported to nobody,
+	// and the next change of the pool would make it, with that later moment's content.
+	StatePhantom
+)

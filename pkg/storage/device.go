@@ -24,9 +24,12 @@ func (e *Engine) Activate(ctx context.Context, id string) (Volume, error) {
 // Deactivate makes the volume's device disappear. A volume that is gone or inactive is no error; one that is
 // still open is ErrInUse.
 func (e *Engine) Deactivate(ctx context.Context, id string) error {
-	_, err := e.changeVolume(ctx, id, "Deactivate", func(ctx context.Context, c *lvm.Client, _ *view, lv lvm.LV, vol *Volume) error {
+	_, err := e.changeVolume(ctx, id, "Deactivate", func(ctx context.Context, c *lvm.Client, v *view, lv lvm.LV, vol *Volume) error {
 		if !vol.Active {
 			return nil
+		}
+		if err := e.checkClosed(ctx, v.group.Name(), lv); err != nil {
+			return err
 		}
 		return c.Deactivate(ctx, lv.Name)
 	})
@@ -102,9 +105,11 @@ func (e *Engine) changeVolume(
 	}
 	return change(ctx, e, h.LV, purpose, func() (Volume, error) {
 		var out Volume
-		err := e.withVolume(ctx, h, purpose, func(ctx context.Context, c *lvm.Client, v *view, lv lvm.LV, vol Volume) error {
-			out = vol
-			return fn(ctx, c, v, lv, &out)
+		err := e.whenClosed(ctx, func() error {
+			return e.withVolume(ctx, h, changing, purpose, func(ctx context.Context, c *lvm.Client, v *view, lv lvm.LV, vol Volume) error {
+				out = vol
+				return fn(ctx, c, v, lv, &out)
+			})
 		})
 		if err != nil {
 			return Volume{}, err

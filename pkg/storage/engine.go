@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/lvmsnap/lvmsnap/pkg/dm"
 	"github.com/lvmsnap/lvmsnap/pkg/keylock"
 	"github.com/lvmsnap/lvmsnap/pkg/lvm"
 )
@@ -20,6 +21,7 @@ type Engine struct {
 	node     string // hash of the node id
 	groups   []*group
 	backends map[Type]Backend
+	kernel   dm.Kernel
 	locks    keylock.Set
 	limit    time.Duration
 	now      func() time.Time
@@ -37,6 +39,7 @@ type Options struct {
 	NodeID   string       // whose volumes these are
 	Groups   []*lvm.Group // the opt-in list; the first is the default
 	Backends map[Type]Backend
+	Kernel   dm.Kernel
 	// CommandLimit bounds one operation once it has begun, long after its caller gave up; default 10 minutes.
 	CommandLimit time.Duration
 	Now          func() time.Time // default time.Now
@@ -58,7 +61,7 @@ func New(ctx context.Context, o Options) (*Engine, error) {
 		return nil, fmt.Errorf("%w: driver name: %w", ErrInvalid, err)
 	}
 	e := &Engine{
-		driver: o.Driver, node: NodeHash(o.NodeID), backends: o.Backends,
+		driver: o.Driver, node: NodeHash(o.NodeID), backends: o.Backends, kernel: o.Kernel,
 		limit: o.CommandLimit, now: o.Now,
 	}
 	if e.limit <= 0 {
@@ -197,10 +200,21 @@ func read[T any](ctx context.Context, fn func() (T, error)) (T, error) {
 	}
 }
 
+// mode is what a turn is for.
+type mode bool
+
+const (
+	looking  mode = false
+	changing mode = true // leftovers of a crash are removed first
+)
+
 // inTurn takes the group's turn and looks at it.
-func (e *Engine) inTurn(ctx context.Context, g *group, purpose string, fn func(context.Context, *lvm.Client, *view) error) error {
+func (e *Engine) inTurn(ctx context.Context, g *group, m mode, purpose string, fn func(context.Context, *lvm.Client, *view) error) error {
 	return g.Do(ctx, purpose, e.limit, func(ctx context.Context, c *lvm.Client) error {
 		v, err := e.look(ctx, g, c)
+		if err == nil && m == changing {
+			err = v.sweep(ctx, c)
+		}
 		if err != nil {
 			return err
 		}
@@ -210,11 +224,11 @@ func (e *Engine) inTurn(ctx context.Context, g *group, purpose string, fn func(c
 
 // withLV finds the group that holds an LV and calls fn in that group's turn; ErrNotFound when no group does.
 func (e *Engine) withLV(
-	ctx context.Context, name, purpose string, fn func(context.Context, *lvm.Client, *view, lvm.LV) error,
+	ctx context.Context, name string, m mode, purpose string, fn func(context.Context, *lvm.Client, *view, lvm.LV) error,
 ) error {
 	for _, g := range e.groups {
 		found := false
-		err := e.inTurn(ctx, g, purpose, func(ctx context.Context, c *lvm.Client, v *view) error {
+		err := e.inTurn(ctx, g, m, purpose, func(ctx context.Context, c *lvm.Client, v *view) error {
 			lv, ok := v.find(name)
 			if !ok {
 				return nil
@@ -232,7 +246,7 @@ func (e *Engine) withLV(
 // locate says which group holds an LV, nil when none does.
 func (e *Engine) locate(ctx context.Context, name, purpose string) (*group, error) {
 	var out *group
-	err := e.withLV(ctx, name, purpose, func(_ context.Context, _ *lvm.Client, v *view, _ lvm.LV) error {
+	err := e.withLV(ctx, name, looking, purpose, func(_ context.Context, _ *lvm.Client, v *view, _ lvm.LV) error {
 		out = v.group
 		return nil
 	})
@@ -258,17 +272,23 @@ func (e *Engine) settle(ctx context.Context, g *group, c *lvm.Client, name strin
 			return cause
 		}
 	}
-	return fmt.Errorf("%w: creating %s failed (%v) and undoing it did too: %w", ErrPending, name, cause, err)
+	// The cause is told and not wrapped: it would look final.
+	return fmt.Errorf("%w: creating %s failed (%s) and undoing it did too: %w", ErrPending, name, cause.Error(), err)
 }
 
 // remove deletes an LV of this driver. What is not there, or not the driver's, is left alone and no error.
 func (e *Engine) remove(ctx context.Context, name, purpose string, lvName func(string) string) error {
 	_, err := change(ctx, e, name, purpose, func() (struct{}, error) {
-		return struct{}{}, e.withLV(ctx, name, purpose+" "+name, func(ctx context.Context, c *lvm.Client, _ *view, lv lvm.LV) error {
-			if _, ok := owned(lv, e.driver, lvName); !ok {
-				return nil
-			}
-			return c.Remove(ctx, lv.Name)
+		return struct{}{}, e.whenClosed(ctx, func() error {
+			return e.withLV(ctx, name, changing, purpose+" "+name, func(ctx context.Context, c *lvm.Client, v *view, lv lvm.LV) error {
+				if _, ok := owned(lv, e.driver, lvName); !ok {
+					return nil
+				}
+				if err := e.checkClosed(ctx, v.group.Name(), lv); err != nil {
+					return err
+				}
+				return c.Remove(ctx, lv.Name)
+			})
 		})
 	})
 	return ignoreNotFound(err)
@@ -279,4 +299,34 @@ func ignoreNotFound(err error) error {
 		return nil
 	}
 	return err
+}
+
+// checkClosed says whether somebody has the LV's device open. LVM would find out, too, but only after retrying
+// for six seconds (activation/retry_deactivation), in which the group is closed to everybody else.
+func (e *Engine) checkClosed(ctx context.Context, group string, lv lvm.LV) error {
+	info, err := e.kernel.Info(ctx, group, lv.Name)
+	if errors.Is(err, dm.ErrNoDevice) {
+		return nil
+	}
+	if err == nil && info.OpenCount > 0 {
+		err = fmt.Errorf("%w: /dev/%s/%s is open or mounted (%d times); see `lsblk` and `fuser -vm` on the node",
+			ErrInUse, group, lv.Name, info.OpenCount)
+	}
+	return err
+}
+
+// whenClosed tries fn for about a second while it says ErrInUse: after an unmount udev opens the device for a
+// moment to look at it.
+func (e *Engine) whenClosed(ctx context.Context, fn func() error) error {
+	for pause := 50 * time.Millisecond; ; pause *= 2 {
+		err := fn()
+		if !errors.Is(err, ErrInUse) || pause > 400*time.Millisecond {
+			return err
+		}
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+			return err
+		}
+	}
 }

@@ -16,7 +16,7 @@ func (e *Engine) Pools(ctx context.Context) ([]Pool, error) {
 	return read(ctx, func() ([]Pool, error) {
 		var out []Pool
 		for _, g := range e.groups {
-			err := e.inTurn(ctx, g, "Pools", func(ctx context.Context, _ *lvm.Client, v *view) error {
+			err := e.inTurn(ctx, g, looking, "Pools", func(ctx context.Context, _ *lvm.Client, v *view) error {
 				for _, b := range e.backends {
 					pools, err := b.Pools(ctx, g.Name(), v.lvs)
 					if err != nil {
@@ -40,7 +40,7 @@ func (e *Engine) Capacity(ctx context.Context, class Class) (Capacity, error) {
 	g, err := e.groupFor(class)
 	if err != nil {
 		klog.FromContext(ctx).V(2).Info("No capacity", "class", class, "reason", err)
-		return Capacity{}, nil //nolint:nilerr // see above
+		return Capacity{}, nil
 	}
 	b, err := e.backend(class.Type)
 	if err != nil {
@@ -48,7 +48,7 @@ func (e *Engine) Capacity(ctx context.Context, class Class) (Capacity, error) {
 	}
 	return read(ctx, func() (Capacity, error) {
 		var out Capacity
-		err := e.inTurn(ctx, g, "Capacity", func(ctx context.Context, _ *lvm.Client, v *view) error {
+		err := e.inTurn(ctx, g, looking, "Capacity", func(ctx context.Context, _ *lvm.Client, v *view) error {
 			class.VolumeGroup = g.Name()
 			placed, err := b.Place(v.lvs, class)
 			if errors.Is(err, ErrInvalid) {

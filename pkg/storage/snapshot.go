@@ -6,8 +6,6 @@ import (
 	"slices"
 	"strconv"
 
-	"k8s.io/klog/v2"
-
 	"github.com/lvmsnap/lvmsnap/pkg/lvm"
 )
 
@@ -21,7 +19,7 @@ func (e *Engine) CreateSnapshot(ctx context.Context, spec SnapshotSpec) (Snapsho
 			return Snapshot{}, err
 		}
 		var out Snapshot
-		err = e.inTurn(ctx, g, "CreateSnapshot "+name, func(ctx context.Context, c *lvm.Client, v *view) error {
+		err = e.inTurn(ctx, g, changing, "CreateSnapshot "+name, func(ctx context.Context, c *lvm.Client, v *view) error {
 			var err error
 			out, err = e.createSnapshot(ctx, c, v, name, spec)
 			return err
@@ -53,10 +51,7 @@ func (e *Engine) snapshotGroup(ctx context.Context, name, sourceID string) (*gro
 
 func (e *Engine) createSnapshot(ctx context.Context, c *lvm.Client, v *view, name string, spec SnapshotSpec) (Snapshot, error) {
 	if lv, ok := v.find(name); ok {
-		s, done, err := e.existingSnapshot(ctx, c, v, lv, spec)
-		if done || err != nil {
-			return s, err
-		}
+		return v.existingSnapshot(lv, spec)
 	}
 	source, err := e.localVolume(spec.SourceID)
 	if err != nil {
@@ -91,31 +86,32 @@ func (e *Engine) createSnapshot(ctx context.Context, c *lvm.Client, v *view, nam
 	}
 	// What was just committed is known; asking LVM for it again would double the time.
 	cut := lvm.LV{Name: name, SizeBytes: origin.SizeBytes, Tags: tags, Attr: "Vri---tz-k", Origin: origin.Name, Pool: origin.Pool}
-	s, _ := v.snapshotRecord(cut)
-	s.Ready = true
+	v.state[name] = StateCommitted
+	s, _ := v.snapshot(cut)
 	return s, nil
 }
 
-// existingSnapshot answers a retry; done is false when what was found was only half there and is gone now.
-func (e *Engine) existingSnapshot(ctx context.Context, c *lvm.Client, v *view, lv lvm.LV, spec SnapshotSpec) (Snapshot, bool, error) {
-	s, ok, err := v.snapshot(ctx, lv)
+// existingSnapshot answers a retry.
+func (v *view) existingSnapshot(lv lvm.LV, spec SnapshotSpec) (Snapshot, error) {
+	s, ok := v.snapshot(lv)
 	switch {
-	case err != nil:
-		return Snapshot{}, false, err
 	case !ok:
-		return Snapshot{}, false, fmt.Errorf("%w: %s/%s is in the way of snapshot %q and was not made by this driver; rename it (lvrename)",
+		return Snapshot{}, fmt.Errorf("%w: %s/%s is in the way of snapshot %q and was not made by this driver; rename it (lvrename)",
 			ErrConflict, v.group.Name(), lv.Name, spec.Name)
 	case s.SourceID != spec.SourceID:
-		return Snapshot{}, false, fmt.Errorf("%w: snapshot %q is of volume %s, not of %s", ErrConflict, spec.Name, s.SourceID, spec.SourceID)
-	case s.Ready:
-		return s, true, nil
+		return Snapshot{}, fmt.Errorf("%w: snapshot %q is of volume %s, not of %s", ErrConflict, spec.Name, s.SourceID, spec.SourceID)
 	case len(s.Conditions) > 0:
-		return Snapshot{}, false, fmt.Errorf("%w: snapshot %q: %s", ErrDamaged, spec.Name, s.Conditions[0].Message)
+		return Snapshot{}, fmt.Errorf("%w: snapshot %q: %s", ErrDamaged, spec.Name, s.Conditions[0].Message)
+	case !s.Ready:
+		return Snapshot{}, v.notKnown(lv)
 	}
-	// A phantom: LVM was killed after its commit and before the pool's. It was reported to nobody, and left
-	// alone a later command would cut it, at that command's point in time.
-	klog.FromContext(ctx).Info("Removing a snapshot that was never cut", "lv", lv.Name, "transactionID", lv.TransactionID)
-	return Snapshot{}, false, c.Remove(ctx, lv.Name)
+	return s, nil
+}
+
+// notKnown is the answer about an LV whose pool says nothing about it.
+func (v *view) notKnown(lv lvm.LV) error {
+	return fmt.Errorf("%w: %s/%s: its thin pool is not active, so nobody knows whether it is there: lvchange --activate y %s/%s",
+		ErrDamaged, v.group.Name(), lv.Name, v.group.Name(), lv.Pool)
 }
 
 // DeleteSnapshot removes a snapshot; what was restored from it stays. One that is gone is no error.
@@ -135,13 +131,13 @@ func (e *Engine) Snapshot(ctx context.Context, id string) (Snapshot, error) {
 	}
 	return read(ctx, func() (Snapshot, error) {
 		var out Snapshot
-		err := e.withLV(ctx, h.LV, "Snapshot", func(ctx context.Context, _ *lvm.Client, v *view, lv lvm.LV) error {
-			s, ok, err := v.snapshot(ctx, lv)
-			if err == nil && !ok {
-				err = fmt.Errorf("%w: %s/%s is not a snapshot of this driver", ErrNotFound, v.group.Name(), lv.Name)
+		err := e.withLV(ctx, h.LV, looking, "Snapshot", func(_ context.Context, _ *lvm.Client, v *view, lv lvm.LV) error {
+			s, ok := v.snapshot(lv)
+			if !ok {
+				return fmt.Errorf("%w: %s/%s is not a snapshot of this driver", ErrNotFound, v.group.Name(), lv.Name)
 			}
 			out = s
-			return err
+			return nil
 		})
 		return out, err
 	})
@@ -152,10 +148,9 @@ func (e *Engine) Snapshots(ctx context.Context) ([]Snapshot, error) {
 	return read(ctx, func() ([]Snapshot, error) {
 		var out []Snapshot
 		for _, g := range e.groups {
-			err := e.inTurn(ctx, g, "Snapshots", func(ctx context.Context, _ *lvm.Client, v *view) error {
-				list, err := v.snapshots(ctx)
-				out = append(out, list...)
-				return err
+			err := e.inTurn(ctx, g, looking, "Snapshots", func(_ context.Context, _ *lvm.Client, v *view) error {
+				out = append(out, v.snapshots()...)
+				return nil
 			})
 			if err != nil {
 				return nil, err

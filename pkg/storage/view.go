@@ -2,9 +2,13 @@ package storage
 
 import (
 	"context"
+	"fmt"
+	"maps"
 	"path"
 	"slices"
 	"strings"
+
+	"k8s.io/klog/v2"
 
 	"github.com/lvmsnap/lvmsnap/pkg/lvm"
 )
@@ -14,6 +18,7 @@ type view struct {
 	e     *Engine
 	group *group
 	lvs   []lvm.LV
+	state map[string]State
 }
 
 // look reads the group in the caller's turn.
@@ -22,7 +27,39 @@ func (e *Engine) look(ctx context.Context, g *group, c *lvm.Client) (*view, erro
 	if err != nil {
 		return nil, classify(err)
 	}
-	return &view{e: e, group: g, lvs: lvs}, nil
+	v := &view{e: e, group: g, lvs: lvs, state: map[string]State{}}
+	for _, b := range e.backends {
+		states, err := b.States(ctx, g.Name(), lvs)
+		if err != nil {
+			return nil, classify(err)
+		}
+		maps.Copy(v.state, states)
+	}
+	return v, nil
+}
+
+// sweep removes what a crash left of this driver's LVs, before anything else changes the group: see
+// StatePhantom.
+func (v *view) sweep(ctx context.Context, c *lvm.Client) error {
+	for name, state := range v.state {
+		lv, ok := v.find(name)
+		if state != StatePhantom || !ok || !v.ours(lv) {
+			continue
+		}
+		klog.FromContext(ctx).Info("Removing a logical volume that was interrupted before it was made", "volumeGroup", v.group.Name(),
+			"lv", name, "transactionID", lv.TransactionID)
+		if err := c.Remove(ctx, name); err != nil {
+			return fmt.Errorf("%s/%s was interrupted before it was made and cannot be removed: %w", v.group.Name(), name, err)
+		}
+		v.lvs = slices.DeleteFunc(v.lvs, func(lv lvm.LV) bool { return lv.Name == name })
+	}
+	return nil
+}
+
+func (v *view) ours(lv lvm.LV) bool {
+	_, volume := owned(lv, v.e.driver, VolumeLV)
+	_, snapshot := owned(lv, v.e.driver, SnapshotLV)
+	return volume || snapshot
 }
 
 // find returns an LV by name, whoever owns it.
@@ -60,8 +97,8 @@ func (v *view) volume(lv lvm.LV) (Volume, bool) {
 	return vol, true
 }
 
-// snapshotRecord reads an LV as a snapshot of this driver, without asking whether it is ready.
-func (v *view) snapshotRecord(lv lvm.LV) (Snapshot, bool) {
+// snapshot reads an LV as a snapshot of this driver.
+func (v *view) snapshot(lv lvm.LV) (Snapshot, bool) {
 	r, ok := owned(lv, v.e.driver, SnapshotLV)
 	if !ok {
 		return Snapshot{}, false
@@ -77,27 +114,10 @@ func (v *view) snapshotRecord(lv lvm.LV) (Snapshot, bool) {
 		Access:     AccessType(r[tagAccess]),
 		Conditions: lvConditions(v.group.Name(), lv),
 	}
+	s.Ready = v.state[lv.Name] == StateCommitted && len(s.Conditions) == 0
 	s.Object.Namespace, s.Object.Name = r.object()
 	s.Object.ContentName = r[tagContent]
 	return s, true
-}
-
-// snapshot reads an LV as a snapshot of this driver.
-func (v *view) snapshot(ctx context.Context, lv lvm.LV) (Snapshot, bool, error) {
-	s, ok := v.snapshotRecord(lv)
-	if !ok {
-		return Snapshot{}, false, nil
-	}
-	backend, ok := v.e.backends[s.Class.Type]
-	if !ok {
-		return Snapshot{}, false, nil
-	}
-	ready, err := backend.Committed(ctx, v.group.Name(), lv)
-	if err != nil {
-		return Snapshot{}, false, classify(err)
-	}
-	s.Ready = ready && len(s.Conditions) == 0
-	return s, true, nil
 }
 
 // class derives what an LV is from what LVM says, never from a tag.
@@ -145,7 +165,7 @@ func lvConditions(group string, lv lvm.LV) []Condition {
 	return out
 }
 
-// volumes lists this driver's volumes, ordered by ID.
+// volumes lists this driver's volumes.
 func (v *view) volumes() []Volume {
 	var out []Volume
 	for _, lv := range v.lvs {
@@ -157,18 +177,14 @@ func (v *view) volumes() []Volume {
 }
 
 // snapshots lists this driver's snapshots.
-func (v *view) snapshots(ctx context.Context) ([]Snapshot, error) {
+func (v *view) snapshots() []Snapshot {
 	var out []Snapshot
 	for _, lv := range v.lvs {
-		s, ok, err := v.snapshot(ctx, lv)
-		if err != nil {
-			return nil, err
-		}
-		if ok {
+		if s, ok := v.snapshot(lv); ok {
 			out = append(out, s)
 		}
 	}
-	return out, nil
+	return out
 }
 
 func byID[T any](id func(T) string) func(a, b T) int {

@@ -24,7 +24,7 @@ func (e *Engine) CreateVolume(ctx context.Context, spec VolumeSpec) (Volume, err
 			return Volume{}, err
 		}
 		var out Volume
-		err = e.inTurn(ctx, g, "CreateVolume "+name, func(ctx context.Context, c *lvm.Client, v *view) error {
+		err = e.inTurn(ctx, g, changing, "CreateVolume "+name, func(ctx context.Context, c *lvm.Client, v *view) error {
 			if lv, ok := v.find(name); ok {
 				out, err = e.existingVolume(ctx, c, v, lv, spec)
 				return err
@@ -84,7 +84,7 @@ func (e *Engine) sourceLV(s *Source) (string, error) {
 }
 
 func (e *Engine) createVolume(ctx context.Context, c *lvm.Client, v *view, name string, spec VolumeSpec) (Volume, error) {
-	source, origin, err := e.resolveSource(ctx, v, &spec)
+	source, origin, err := e.resolveSource(v, &spec)
 	if err != nil {
 		return Volume{}, err
 	}
@@ -139,7 +139,7 @@ type sourceState struct {
 }
 
 // resolveSource finds what to copy and fills in what the spec leaves to it; nil when there is nothing to copy.
-func (e *Engine) resolveSource(ctx context.Context, v *view, spec *VolumeSpec) (*sourceState, lvm.LV, error) {
+func (e *Engine) resolveSource(v *view, spec *VolumeSpec) (*sourceState, lvm.LV, error) {
 	if spec.Source == nil {
 		if spec.Access == AccessMount && spec.FSType == "" {
 			spec.FSType = defaultFSType
@@ -154,7 +154,7 @@ func (e *Engine) resolveSource(ctx context.Context, v *view, spec *VolumeSpec) (
 	if !ok {
 		return nil, lvm.LV{}, fmt.Errorf("%w: source %s %s", ErrNotFound, spec.Source.Kind, spec.Source.ID)
 	}
-	class, fsType, err := v.describeSource(ctx, lv, spec.Source)
+	class, fsType, err := v.describeSource(lv, spec.Source)
 	if err != nil {
 		return nil, lvm.LV{}, err
 	}
@@ -178,7 +178,7 @@ func (e *Engine) resolveSource(ctx context.Context, v *view, spec *VolumeSpec) (
 }
 
 // describeSource checks that the LV is a source of that kind, ready to be copied.
-func (v *view) describeSource(ctx context.Context, lv lvm.LV, source *Source) (Class, string, error) {
+func (v *view) describeSource(lv lvm.LV, source *Source) (Class, string, error) {
 	foreign := fmt.Errorf("%w: %s/%s is not a %s of this driver", ErrNotFound, v.group.Name(), lv.Name, source.Kind)
 	if source.Kind == SourceVolume {
 		vol, ok := v.volume(lv)
@@ -187,16 +187,14 @@ func (v *view) describeSource(ctx context.Context, lv lvm.LV, source *Source) (C
 		}
 		return vol.Class, vol.FSType, nil
 	}
-	s, ok, err := v.snapshot(ctx, lv)
+	s, ok := v.snapshot(lv)
 	switch {
-	case err != nil:
-		return Class{}, "", err
 	case !ok:
 		return Class{}, "", foreign
 	case len(s.Conditions) > 0:
 		return Class{}, "", fmt.Errorf("%w: snapshot %s: %s", ErrDamaged, source.ID, s.Conditions[0].Message)
 	case !s.Ready:
-		return Class{}, "", fmt.Errorf("%w: snapshot %s was interrupted before it was cut; create it again", ErrDamaged, source.ID)
+		return Class{}, "", v.notKnown(lv)
 	}
 	return s.Class, s.FSType, nil
 }
@@ -244,6 +242,12 @@ func chooseSize(required, limit int64, source *sourceState, extent int64) (reque
 
 // existingVolume answers a retry: the volume of that name, finished, or what differs.
 func (e *Engine) existingVolume(ctx context.Context, c *lvm.Client, v *view, lv lvm.LV, spec VolumeSpec) (Volume, error) {
+	// The record is committed with the volume, the growth of a restore is a second step: a record that is
+	// larger than its LV is that of a volume which is not finished.
+	unfinished := lv
+	if wanted, ok := roundUp(parseRecord(lv.Tags).size(), v.group.extentBytes); ok && wanted > lv.SizeBytes {
+		lv.SizeBytes = wanted
+	}
 	vol, ok := v.volume(lv)
 	if !ok {
 		return Volume{}, fmt.Errorf("%w: %s/%s is in the way of volume %q and was not made by this driver; rename it (lvrename)",
@@ -252,37 +256,24 @@ func (e *Engine) existingVolume(ctx context.Context, c *lvm.Client, v *view, lv 
 	if diff := difference(vol, spec); diff != "" {
 		return Volume{}, fmt.Errorf("%w: volume %q: %s", ErrConflict, spec.Name, diff)
 	}
+	if v.state[lv.Name] != StateCommitted {
+		return Volume{}, v.notKnown(lv)
+	}
+	if lv.SizeBytes == unfinished.SizeBytes {
+		return vol, nil
+	}
 	backend, err := e.backend(vol.Class.Type)
 	if err != nil {
 		return Volume{}, err
 	}
-	committed, err := backend.Committed(ctx, v.group.Name(), lv)
-	if err != nil {
-		return Volume{}, err
-	}
-	if !committed { // see existingSnapshot
-		if err := c.Remove(ctx, lv.Name); err != nil {
-			return Volume{}, err
-		}
-		return e.createVolume(ctx, c, v, lv.Name, spec)
-	}
-	// The record is written with the volume, its growth is a second step: finish what a crash left.
-	if wanted, ok := roundUp(parseRecord(lv.Tags).size(), v.group.extentBytes); ok && wanted > lv.SizeBytes {
-		if err := backend.Extend(ctx, c, lv, wanted); err != nil {
-			return Volume{}, err
-		}
-		lv.SizeBytes = wanted
-		vol, _ = v.volume(lv)
-	}
-	return vol, nil
+	return vol, backend.Extend(ctx, c, unfinished, lv.SizeBytes)
 }
 
 // difference says in what an existing volume differs from what is asked for; CSI spec, CreateVolume.
 func difference(vol Volume, spec VolumeSpec) string {
-	size := max(vol.SizeBytes, vol.RequestedBytes)
 	switch {
-	case spec.RequiredBytes > size:
-		return fmt.Sprintf("it has %d bytes, %d are required", size, spec.RequiredBytes)
+	case spec.RequiredBytes > vol.SizeBytes:
+		return fmt.Sprintf("it has %d bytes, %d are required", vol.SizeBytes, spec.RequiredBytes)
 	case spec.LimitBytes > 0 && vol.SizeBytes > spec.LimitBytes:
 		return fmt.Sprintf("it has %d bytes, the limit is %d", vol.SizeBytes, spec.LimitBytes)
 	case vol.Access != spec.Access:
@@ -313,9 +304,9 @@ func (e *Engine) DeleteVolume(ctx context.Context, id string) error {
 
 // withVolume calls fn for a volume of this driver, in its group's turn.
 func (e *Engine) withVolume(
-	ctx context.Context, h Handle, purpose string, fn func(context.Context, *lvm.Client, *view, lvm.LV, Volume) error,
+	ctx context.Context, h Handle, m mode, purpose string, fn func(context.Context, *lvm.Client, *view, lvm.LV, Volume) error,
 ) error {
-	return e.withLV(ctx, h.LV, purpose+" "+h.LV, func(ctx context.Context, c *lvm.Client, v *view, lv lvm.LV) error {
+	return e.withLV(ctx, h.LV, m, purpose+" "+h.LV, func(ctx context.Context, c *lvm.Client, v *view, lv lvm.LV) error {
 		vol, ok := v.volume(lv)
 		if !ok {
 			return fmt.Errorf("%w: %s/%s is not a volume of this driver", ErrNotFound, v.group.Name(), lv.Name)
@@ -332,7 +323,7 @@ func (e *Engine) Volume(ctx context.Context, id string) (Volume, error) {
 	}
 	return read(ctx, func() (Volume, error) {
 		var out Volume
-		err := e.withVolume(ctx, h, "Volume", func(ctx context.Context, _ *lvm.Client, v *view, _ lvm.LV, vol Volume) error {
+		err := e.withVolume(ctx, h, looking, "Volume", func(ctx context.Context, _ *lvm.Client, v *view, _ lvm.LV, vol Volume) error {
 			list, err := e.withPoolConditions(ctx, v, []Volume{vol})
 			if err == nil {
 				out = list[0]
@@ -348,7 +339,7 @@ func (e *Engine) Volumes(ctx context.Context) ([]Volume, error) {
 	return read(ctx, func() ([]Volume, error) {
 		var out []Volume
 		for _, g := range e.groups {
-			err := e.inTurn(ctx, g, "Volumes", func(ctx context.Context, _ *lvm.Client, v *view) error {
+			err := e.inTurn(ctx, g, looking, "Volumes", func(ctx context.Context, _ *lvm.Client, v *view) error {
 				list, err := e.withPoolConditions(ctx, v, v.volumes())
 				out = append(out, list...)
 				return err

@@ -96,7 +96,6 @@ func newJob(mode string, opts *options) (_ *job, err error) {
 		Mode:        mode,
 		Argv:        opts.argv,
 		Env:         os.Environ(),
-		DiskBytes:   opts.diskSizeBytes,
 		MemoryBytes: opts.memoryBytes,
 		Timeout:     opts.timeout,
 		Verbose:     opts.verbose,
@@ -113,8 +112,10 @@ func newJob(mode string, opts *options) (_ *job, err error) {
 	if j.WorkDir, err = os.Getwd(); err != nil {
 		return nil, err
 	}
-	if dir := hiddenBy(j.WorkDir); mode == modeUML && dir != "" {
-		return nil, fmt.Errorf("the working directory %s cannot be seen inside the machine, which has a %s of its own", j.WorkDir, dir)
+	for _, path := range []string{j.WorkDir, j.Executable} {
+		if dir := hiddenBy(path); mode == modeUML && dir != "" {
+			return nil, fmt.Errorf("%s cannot be seen inside the machine, which has a %s of its own", path, dir)
+		}
 	}
 	if j.PrivateDir, err = os.MkdirTemp("", "lab-"); err != nil {
 		return nil, err

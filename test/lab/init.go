@@ -57,7 +57,9 @@ func umlInit(j *job) error {
 	}
 	code, err := runCommand(j, env, out.stdout, out.stderr)
 	if err != nil {
-		fmt.Fprintf(out.stderr, "lab: %v\n", err)
+		if _, lost := fmt.Fprintf(out.stderr, "lab: %v\n", err); lost != nil {
+			complain(err)
+		}
 	}
 	// All that the command left running ends here, and its output with it.
 	_ = unix.Kill(-1, unix.SIGKILL)

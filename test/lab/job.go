@@ -25,9 +25,7 @@ type job struct {
 	// the command's TMPDIR): in memory where there is enough of it.
 	PrivateDir string
 	DiskDir    string
-	// DiskBytes is the size of each of DiskFiles; Disks are the devices that the
-	// command finds them at.
-	DiskBytes int64
+	// Disks are the devices that the command finds DiskFiles at.
 	DiskFiles []string
 	Disks     []string
 	// MemoryBytes is the size of a uml machine.

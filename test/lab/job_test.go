@@ -17,7 +17,6 @@ func TestJobSurvivesItsFile(t *testing.T) {
 		PrivateDir: t.TempDir(),
 		DiskFiles:  []string{"/dev/shm/x/disk1.img"},
 		Disks:      []string{"/dev/ubdb"},
-		DiskBytes:  8 << 30,
 		Timeout:    time.Minute,
 		OneStream:  true,
 	}

@@ -5,6 +5,7 @@ package main
 import (
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
@@ -29,6 +30,41 @@ func TestSignals(t *testing.T) {
 				t.Errorf("left behind when the lab ended:\n%s", strings.Join(left, "\n"))
 			}
 		})
+	}
+}
+
+// TestInterruptWhileOutputIsStuck has a reader that does not read.
+func TestInterruptWhileOutputIsStuck(t *testing.T) {
+	run := newLab(t, "--", "sh", "-c", "head -c 1000000 /dev/zero; "+readyThenSleep)
+	run.Stdout = nil
+	if _, err := run.StdoutPipe(); err != nil {
+		t.Fatal(err)
+	}
+	run.startAndWait(t)
+	_ = run.Process.Signal(syscall.SIGINT)
+	if code := run.exit(t); code != 130 {
+		t.Errorf("exit code %d, want 130", code)
+	}
+}
+
+// TestOddDirectories is about where the lab puts its own files.
+func TestOddDirectories(t *testing.T) {
+	hidden, err := os.MkdirTemp("/dev/shm", "ls-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.RemoveAll(hidden)
+	long := filepath.Join(t.TempDir(), strings.Repeat("long", 30))
+	if err := os.Mkdir(long, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for _, dir := range []string{hidden, long} {
+		run := newLab(t, "--disks", strconv.Itoa(maxDisks), "--", "sh", "-c", "test -b /dev/ubdp && exit 4")
+		run.Env = append(run.Env, "TMPDIR="+dir)
+		run.wantExit(t, 4)
+		if left, _ := filepath.Glob(dir + "/*"); len(left) > 0 {
+			t.Errorf("left behind: %q", left)
+		}
 	}
 }
 

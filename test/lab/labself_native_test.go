@@ -44,7 +44,7 @@ const checkClean = `
 // runNested runs a script inside User Mode Linux, in which LAB is the lab.
 func runNested(t *testing.T, script string) string {
 	t.Helper()
-	run := newLab(t, "--", "bash", "-c", script)
+	run := newLab(t, "--timeout", "120s", "--", "bash", "-c", script)
 	run.Env = append(run.Env, "LAB="+labBinary+" --mode native --disk-size 1g", "MESS="+mess, "READY=/run/ready")
 	run.wantExit(t, 0)
 	return run.stdout.String() + run.stderr.String()
@@ -77,11 +77,12 @@ func TestNativeEnds(t *testing.T) {
 			out := runNested(t, `
 				rm -f $READY
 				$LAB -- sh -ec "$MESS"'sleep 1000' & 
-				while ! test -e $READY; do sleep 0.1; done
+				for try in $(seq 300); do test -e $READY && break; sleep 0.1; done
+				test -e $READY || echo "LEFT: not ready"
 				`+tc.end+`; wait $!; echo "CODE: $?"
 			`+checkClean)
 			for _, want := range []string{tc.code, "LEFT: \n"} {
-				if !strings.Contains(out, want) {
+				if !strings.Contains(out, want) || strings.Contains(out, "not ready") {
 					t.Errorf("no %q in\n%s", want, out)
 				}
 			}
@@ -107,4 +108,26 @@ func TestNativeLabtest(t *testing.T) {
 	run := newLab(t)
 	run.goTest(labBinary+" --mode uml -- "+labBinary+" --mode native --", "./labtest")
 	run.wantExit(t, 0)
+}
+
+// TestInstall hides a program, and lets a false apt-get bring it back.
+func TestInstall(t *testing.T) {
+	out := runNested(t, `
+		mount --bind /dev/null /usr/bin/fio
+		$LAB --install=false -- true; echo "CODE: $?"
+		mkdir $TMPDIR/bin
+		printf '#!/bin/sh\necho "APT: $DEBIAN_FRONTEND $*"\ncase "$*" in *fio*) umount /usr/bin/fio;; esac\n' >$TMPDIR/bin/apt-get
+		chmod +x $TMPDIR/bin/apt-get
+		PATH=$TMPDIR/bin:$PATH $LAB -- echo RUNS; echo "CODE: $?"
+	`)
+	for _, want := range []string{
+		"CODE: 69\n", "CODE: 0\n", "RUNS\n",
+		"sudo apt-get update && sudo apt-get install --yes --no-install-recommends fio\n",
+		"APT: noninteractive -o DPkg::Lock::Timeout=300 update --quiet=2\n",
+		"APT: noninteractive -o DPkg::Lock::Timeout=300 install --quiet=2 --yes --no-install-recommends fio\n",
+	} {
+		if !strings.Contains(out, want) {
+			t.Errorf("no %q in\n%s", want, out)
+		}
+	}
 }

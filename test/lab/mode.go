@@ -43,13 +43,12 @@ func chooseMode(mode string, uid int, probe func() ([3]uint32, error)) (string, 
 		}
 		return modeNative, nil
 	}
-	if uid != 0 {
-		return modeUML, nil
+	if uid == 0 {
+		if _, err := probe(); err == nil {
+			return modeNative, nil
+		}
 	}
-	if _, err := probe(); err != nil {
-		return modeUML, nil
-	}
-	return modeNative, nil
+	return modeUML, nil
 }
 
 // deviceMapperVersion asks the kernel for the version of its device-mapper. The

@@ -26,7 +26,7 @@ type nativeMachine struct {
 
 // The directories of a native machine.
 func (j *job) nativeLVMDir() string  { return j.path("lvm") }
-func (j *job) nativeLockDir() string { return j.path("lock") }
+func (j *job) nativeLockDir() string { return j.path("lvm-lock") }
 func (j *job) nativeTempDir() string { return filepath.Join(j.DiskDir, "tmp") }
 
 func (m *nativeMachine) start() error {

@@ -95,7 +95,7 @@ func ensurePackages(mode string, install bool) error {
 	if len(missing) == 0 {
 		return nil
 	}
-	refusal := fmt.Errorf("the machine needs Debian packages that are missing here; install them with\n\n    %s\n", installCommand(missing)) //nolint:revive // ends a paragraph for people
+	refusal := fmt.Errorf("the machine needs Debian packages that are missing here; install them with\n\n    %s", installCommand(missing))
 	aptGet, err := exec.LookPath("apt-get")
 	if err != nil || !install || os.Geteuid() != 0 {
 		return refusal

@@ -13,6 +13,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// drainLimit is how long the output of a machine that was told to end may take.
+const drainLimit = 5 * time.Second
+
 // machine is what a command runs on.
 type machine interface {
 	// start boots the machine with the job's command. It is called from the main
@@ -88,7 +91,11 @@ func runMachine(j *job, m machine, stop <-chan int) (code int, err error) {
 		code, err = exitTimeout, fmt.Errorf("ended after %s (--timeout)", j.Timeout)
 	}
 	m.kill()
-	<-ended
+	select {
+	case <-ended:
+	case <-time.After(drainLimit):
+		// Whoever reads our output, a pager perhaps, does not.
+	}
 	return code, err
 }
 

@@ -30,7 +30,9 @@ func TestFollow(t *testing.T) {
 	done, followed := make(chan struct{}), make(chan error, 1)
 	go func() { followed <- follow(name, first, done) }()
 
-	fmt.Fprint(file, "one")
+	if _, err := file.WriteString("one"); err != nil {
+		t.Fatal(err)
+	}
 	select {
 	case text := <-live:
 		if text != "one" {

@@ -6,7 +6,6 @@ import (
 	"io/fs"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
@@ -96,6 +95,8 @@ func (m *umlMachine) kernelArgs() []string {
 		"rootfstype=hostfs", "rootflags=/", "rw",
 		"init=" + m.job.path(roleInit),
 		"con=null", "con0=fd:0,fd:1", "ssl=null",
+		// TMPDIR may be on /dev/shm: the init must be found before it mounts /dev.
+		"devtmpfs.mount=0",
 		// The machine's own directory of sockets, else it would be ~/.uml.
 		"uml_dir=" + m.job.PrivateDir + "/", "umid=machine",
 	}
@@ -167,6 +168,3 @@ func (m *umlMachine) kill() {
 }
 
 func (m *umlMachine) tearDown() error { return nil }
-
-// modulesDir finds the modules of the kernel called release.
-func modulesDir(release string) string { return filepath.Join(umlModules, release) }

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -102,11 +101,7 @@ func umlSetUp(j *job) ([]string, error) {
 // setUpModules makes modprobe find the machine's modules, called by a command or
 // by the kernel, and loads the usual ones.
 func setUpModules(j *job) error {
-	var name unix.Utsname
-	if err := unix.Uname(&name); err != nil {
-		return err
-	}
-	if err := os.Symlink(filepath.Dir(modulesDir(unix.ByteSliceToString(name.Release[:]))), umlDir+"/lib/modules"); err != nil {
+	if err := os.Symlink(umlModules, umlDir+"/lib/modules"); err != nil {
 		return err
 	}
 	modprobe := umlDir + "/bin/" + roleModprobe
@@ -143,7 +138,7 @@ func loopbackUp() error {
 	if err != nil {
 		return err
 	}
-	defer unix.Close(fd)
+	defer func() { _ = unix.Close(fd) }()
 	request, err := unix.NewIfreq("lo")
 	if err != nil {
 		return err

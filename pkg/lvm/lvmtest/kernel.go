@@ -22,12 +22,12 @@ func (l *LVM) PoolStatus(ctx context.Context, group, name string) (dm.PoolStatus
 	if v == nil || v.pool == nil || !g.poolActive(v) {
 		return dm.PoolStatus{}, fmt.Errorf("%w: thin pool %s/%s is not active", dm.ErrNoDevice, group, name)
 	}
-	metadataBlocks := uint64(v.pool.metadataBytes / dm.MetadataBlockBytes) //nolint:gosec // sizes are positive
+	metadataBlocks := uint64(v.pool.metadataBytes / dm.MetadataBlockBytes)
 	s := dm.PoolStatus{
 		TransactionID: v.pool.kernelTxID, Mode: g.poolMode(v), NeedsCheck: v.pool.needsCheck, ErrorIfNoSpace: v.pool.errorIfFull,
 		ChunkBytes: v.pool.chunk, SkipZeroing: !v.pool.zero, TotalMetadataBlocks: metadataBlocks,
 		UsedMetadataBlocks: uint64(v.pool.metadataUsed * float64(metadataBlocks) / 100),
-		UsedDataBlocks:     uint64(g.usedBlocks(v)), TotalDataBlocks: uint64(v.size / v.pool.chunk), //nolint:gosec // sizes are positive
+		UsedDataBlocks:     uint64(g.usedBlocks(v)), TotalDataBlocks: uint64(v.size / v.pool.chunk),
 	}
 	if s.Mode == dm.PoolFailed {
 		return dm.PoolStatus{Mode: dm.PoolFailed}, nil // a failed pool says nothing else

@@ -142,6 +142,18 @@ func (f *Fake) begin(op string, args ...string) (unlock func(), err error) {
 	return f.mu.Unlock, nil
 }
 
+// beginOn is begin for an operation on a device.
+func (f *Fake) beginOn(op, path string, args ...string) (d *device, unlock func(), err error) {
+	if unlock, err = f.begin(op, append([]string{path}, args...)...); err != nil {
+		return nil, nil, err
+	}
+	if d, err = f.device(path); err != nil {
+		unlock()
+		return nil, nil, err
+	}
+	return d, unlock, nil
+}
+
 func (f *Fake) device(path string) (*device, error) {
 	if d := f.devices[path]; d != nil {
 		return d, nil
@@ -190,15 +202,12 @@ func (f *Fake) Probe(_ context.Context, path string) (string, error) {
 
 // Format implements mount.FileSystems.
 func (f *Fake) Format(_ context.Context, path, fsType string) error {
-	unlock, err := f.begin("Format", path, fsType)
+	d, unlock, err := f.beginOn("Format", path, fsType)
 	if err != nil {
 		return err
 	}
 	defer unlock()
-	d, err := f.device(path)
 	switch {
-	case err != nil:
-		return err
 	case !isFS(fsType):
 		return fmt.Errorf("cannot make a file system of type %q", fsType)
 	case f.mounted(path):
@@ -211,15 +220,12 @@ func (f *Fake) Format(_ context.Context, path, fsType string) error {
 
 // NewIdentity implements mount.FileSystems.
 func (f *Fake) NewIdentity(_ context.Context, path, fsType string) error {
-	unlock, err := f.begin("NewIdentity", path, fsType)
+	d, unlock, err := f.beginOn("NewIdentity", path, fsType)
 	if err != nil {
 		return err
 	}
 	defer unlock()
-	d, err := f.device(path)
 	switch {
-	case err != nil:
-		return err
 	case !isFS(fsType):
 		return fmt.Errorf("%w: a %s cannot be cloned", mount.ErrDamaged, fsType)
 	case fsType != mount.Btrfs:
@@ -236,15 +242,11 @@ func (f *Fake) NewIdentity(_ context.Context, path, fsType string) error {
 
 // Grow implements mount.FileSystems.
 func (f *Fake) Grow(_ context.Context, path, target string) error {
-	unlock, err := f.begin("Grow", path, target)
+	d, unlock, err := f.beginOn("Grow", path, target)
 	if err != nil {
 		return err
 	}
 	defer unlock()
-	d, err := f.device(path)
-	if err != nil {
-		return err
-	}
 	i := f.top(target)
 	switch {
 	case i < 0 || f.points[i].Block:

@@ -60,7 +60,7 @@ func openEngine(t *testing.T, vg string, kernel dm.Kernel, env []string) *storag
 		t.Fatal(err)
 	}
 	e, err := storage.New(t.Context(), storage.Options{
-		Driver: backendtest.Driver, NodeID: backendtest.NodeID, Groups: []*lvm.Group{group},
+		Driver: backendtest.Driver, NodeID: backendtest.NodeID, Groups: []*lvm.Group{group}, Kernel: kernel,
 		Backends: map[storage.Type]storage.Backend{
 			storage.TypeThin: thin.New(thin.Options{Kernel: kernel, DataReservePercent: 5, MetadataReservePercent: 10}),
 		},

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/dustin/go-humanize"
 
@@ -74,7 +75,7 @@ func (b *Backend) problems(group, pool string, st dm.PoolStatus) []problem {
 	return out
 }
 
-func size(n int64) string { return humanize.IBytes(uint64(max(n, 0))) } //nolint:gosec // not negative
+func size(n int64) string { return humanize.IBytes(uint64(max(n, 0))) }
 
 // fits refuses a volume that its pool could never hold, even if it were the only one.
 func fits(group, pool string, sizeBytes int64, st dm.PoolStatus) error {
@@ -92,10 +93,9 @@ func (b *Backend) Capacity(ctx context.Context, class storage.Class) (storage.Ca
 	if err != nil {
 		return storage.Capacity{}, err
 	}
-	for _, p := range b.problems(class.VolumeGroup, class.ThinPool, st) {
-		if p.refuse != nil {
-			return storage.Capacity{}, nil
-		}
+	refuses := func(p problem) bool { return p.refuse != nil }
+	if slices.ContainsFunc(b.problems(class.VolumeGroup, class.ThinPool, st), refuses) {
+		return storage.Capacity{}, nil
 	}
 	reserve := int64(float64(st.SizeBytes()) * b.dataReserve / 100)
 	return storage.Capacity{AvailableBytes: max(0, st.SizeBytes()-st.UsedBytes()-reserve), MaximumBytes: st.SizeBytes()}, nil

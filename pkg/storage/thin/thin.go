@@ -166,12 +166,30 @@ func (b *Backend) confirm(ctx context.Context, c *lvm.Client, pool, lv string, b
 	return nil
 }
 
-// Committed implements storage.Backend. A volume's transaction id is the pool's when it was created, so the
-// pool's is higher once it has it.
-func (b *Backend) Committed(ctx context.Context, group string, lv lvm.LV) (bool, error) {
-	st, err := b.kernel.PoolStatus(ctx, group, lv.Pool)
-	if errors.Is(err, dm.ErrNoDevice) {
-		return false, nil // an inactive pool vouches for nothing
+// States implements storage.Backend. A volume's transaction id is the pool's when it was created, so the
+// pool's is higher once it has the volume.
+func (b *Backend) States(ctx context.Context, group string, lvs []lvm.LV) (map[string]storage.State, error) {
+	transactions := map[string]uint64{}
+	for _, pool := range pools(lvs) {
+		st, err := b.kernel.PoolStatus(ctx, group, pool.Name)
+		if errors.Is(err, dm.ErrNoDevice) || st.Mode == dm.PoolFailed {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		transactions[pool.Name] = st.TransactionID
 	}
-	return lv.TransactionID < st.TransactionID, err
+	out := map[string]storage.State{}
+	for _, lv := range lvs {
+		transaction, known := transactions[lv.Pool]
+		switch {
+		case lv.Pool == "" || !known:
+		case lv.TransactionID < transaction:
+			out[lv.Name] = storage.StateCommitted
+		default:
+			out[lv.Name] = storage.StatePhantom
+		}
+	}
+	return out, nil
 }

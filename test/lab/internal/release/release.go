@@ -41,21 +41,18 @@ func Disk(disk string, env []string) error {
 	for _, dev := range stack {
 		// Whoever waits for a suspended device can be neither unmounted nor removed.
 		if attribute(dev, "dm/suspended") == "1" {
-			_, err := run(env, "dmsetup", "resume", attribute(dev, "dm/name"))
-			note(err)
+			note(run(env, "dmsetup", "resume", attribute(dev, "dm/name")))
 		}
 	}
 	for range 3 { // a mount may hide another one
 		note(unmount(append(slices.Clone(stack), name)))
 	}
 	if isPhysicalVolume(disk) {
-		_, err := run(env, "vgremove", "-ff", "-y", "--select", "pv_name="+disk)
-		note(err)
+		note(run(env, "vgremove", "-ff", "-y", "--select", "pv_name="+disk))
 	}
 	for _, dev := range holders(name) {
 		mapped := attribute(dev, "dm/name")
-		_, err := run(env, "dmsetup", "remove", "--force", "--retry", mapped)
-		note(err)
+		note(run(env, "dmsetup", "remove", "--force", "--retry", mapped))
 		removeLinks(mapped)
 	}
 	if left := holders(name); len(left) > 0 {
@@ -178,16 +175,15 @@ func deviceNumber(source string) string {
 	return fmt.Sprintf("%d:%d", unix.Major(stat.Rdev), unix.Minor(stat.Rdev))
 }
 
-func run(env []string, argv ...string) (string, error) {
+func run(env []string, argv ...string) error {
 	ctx, cancel := context.WithTimeout(context.Background(), commandLimit)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
 	cmd.Env = env
 	var stderr strings.Builder
 	cmd.Stderr = &stderr
-	out, err := cmd.Output()
-	if err != nil {
-		return "", fmt.Errorf("%s: %w: %s", strings.Join(argv, " "), err, strings.TrimSpace(stderr.String()))
+	if err := cmd.Run(); err != nil {
+		return fmt.Errorf("%s: %w: %s", strings.Join(argv, " "), err, strings.TrimSpace(stderr.String()))
 	}
-	return string(out), nil
+	return nil
 }

@@ -1,0 +1,7 @@
+package lvm
+
+// The fields of the reports, for recording them.
+const (
+	LVFields = lvFields
+	VGFields = vgFields
+)
