@@ -70,9 +70,9 @@ type co struct {
 var places atomic.Int64 // numbers staging and target directories
 
 // newCO makes a volume group with a thin pool, and starts a driver on it.
-func newCO(t *testing.T, flags ...string) *co {
+func newCO(t *testing.T) *co {
 	t.Helper()
-	return newCOWith(t, labtest.Options{ThinPool: "pool"}, driverproc.Options{Flags: flags})
+	return newCOWith(t, labtest.Options{ThinPool: "pool"}, driverproc.Options{})
 }
 
 func newCOWith(t *testing.T, vg labtest.Options, opts driverproc.Options) *co {

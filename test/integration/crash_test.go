@@ -41,9 +41,9 @@ func (c *co) newLogbook(name string) *logbook {
 
 func (l *logbook) snapshotName(n uint64) string { return fmt.Sprintf("%s/%d", l.name, n) }
 
-// run works until ctx ends, or a call fails.
+// run works until the driver is gone.
 func (l *logbook) run(ctx context.Context, c *co) error {
-	for ctx.Err() == nil {
+	for gone := false; !gone; {
 		l.last++
 		if _, err := l.device.WriteAt(binary.LittleEndian.AppendUint64(nil, l.last), 0); err != nil {
 			return err
@@ -51,10 +51,9 @@ func (l *logbook) run(ctx context.Context, c *co) error {
 		res, err := c.Controller.CreateSnapshot(ctx, &csi.CreateSnapshotRequest{
 			Name: l.snapshotName(l.last), SourceVolumeId: l.volume.GetVolumeId(),
 		})
-		if err != nil {
-			return nil // the driver is gone
+		if gone = err != nil; !gone {
+			l.reported[l.last] = res.GetSnapshot()
 		}
-		l.reported[l.last] = res.GetSnapshot()
 	}
 	return nil
 }

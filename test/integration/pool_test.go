@@ -5,6 +5,7 @@ package integration_test
 import (
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 
@@ -35,6 +36,40 @@ func TestPoolErrors(t *testing.T) {
 		req.Parameters = map[string]string{"thinpool": "one"}
 	}), codes.InvalidArgument, "thinpool", "thinPool", "volumeGroup", "type")
 	c.ok(create(withPool("one"), ofSize(4*mib)))
+}
+
+// Of several groups the first is the default; a class names another one, and copies stay where their source is.
+func TestTwoGroups(t *testing.T) {
+	second := labtest.VolumeGroup(t, labtest.Options{ThinPool: "pool"})
+	c := newCOWith(t, labtest.Options{ThinPool: "pool"}, driverproc.Options{Groups: []string{second.Name}})
+	inGroup := func(name string) func(*csi.CreateVolumeRequest) {
+		return func(req *csi.CreateVolumeRequest) { req.Parameters = map[string]string{"volumeGroup": name} }
+	}
+	first := c.volume("first", block)
+	v := c.volume("second", block, inGroup(second.Name))
+	u := c.use(v, block)
+	u.write("v1")
+	s := c.snapshot("s", v)
+	u.write("v2")
+	restored := c.volume("restored", block, fromSnapshot(s))
+	_, err := c.Controller.CreateVolume(c.context(), c.volumeRequest("moved", block, fromSnapshot(s), inGroup(c.vg.Name)))
+	c.fails("restore into another group", err, codes.InvalidArgument, c.vg.Name, second.Name)
+	c.use(restored, block).holds("v1")
+	u.holds("v2")
+
+	if got, want := c.lvs(), []string{lvOf(first.GetVolumeId())}; !slices.Equal(got, want) {
+		t.Errorf("in the first group: %v, want %v", got, want)
+	}
+	there := labtest.Run(t, "lvs", "--noheadings", "-o", "lv_name", second.Name)
+	for _, id := range []string{v.GetVolumeId(), s.GetSnapshotId(), restored.GetVolumeId()} {
+		if !strings.Contains(there, lvOf(id)) {
+			t.Errorf("%s is not in the second group:\n%s", id, there)
+		}
+	}
+	list, err := c.Controller.ListVolumes(c.context(), &csi.ListVolumesRequest{})
+	if err != nil || len(list.GetEntries()) != 3 {
+		t.Errorf("volumes: %v, %v", list, err)
+	}
 }
 
 // Nothing of the driver's is active unless it is staged: not at boot, and not by an administrator's vgchange.

@@ -70,7 +70,7 @@ func TestTerminationDrains(t *testing.T) {
 	time.Sleep(time.Second)
 	select {
 	case a := <-done:
-		t.Errorf("the call has ended before LVM: %v, %v", a.s, a.err)
+		t.Fatalf("the call has ended before LVM: %v, %v", a.s, a.err)
 	default:
 	}
 	release()
