@@ -98,6 +98,9 @@ func (e *Engine) createVolume(ctx context.Context, c *lvm.Client, v *view, name 
 		return Volume{}, err
 	}
 	requested, size, err := chooseSize(spec.RequiredBytes, spec.LimitBytes, source, v.group.extentBytes)
+	if err == nil && source == nil && spec.Access == AccessMount {
+		err = checkLeastSize(spec.FSType, requested, size)
+	}
 	if err != nil {
 		return Volume{}, err
 	}
@@ -238,6 +241,27 @@ func chooseSize(required, limit int64, source *sourceState, extent int64) (reque
 		return 0, 0, fmt.Errorf("%w: %d bytes are %d in extents of %d, above the limit of %d", ErrSizeRange, requested, size, extent, limit)
 	}
 	return requested, size, nil
+}
+
+// leastSizes are the smallest devices that mkfs takes. Measured with the options of pkg/mount on sparse files, and on
+// thin volumes, whose stripes mkfs.xfs ignores at such sizes: e2fsprogs 1.47.0, xfsprogs 6.1.0, btrfs-progs 6.2.
+var leastSizes = map[string]struct {
+	bytes int64
+	text  string
+}{
+	"ext4":  {104 << 10, "104 KiB"},
+	"xfs":   {300 << 20, "300 MiB"},
+	"btrfs": {109 << 20, "109 MiB"},
+}
+
+// checkLeastSize refuses what could be created and then never be staged: mkfs runs in NodeStageVolume.
+func checkLeastSize(fsType string, requested, size int64) error {
+	least := leastSizes[fsType]
+	if size >= least.bytes {
+		return nil
+	}
+	return fmt.Errorf("%w: %s needs at least %d bytes (%s), and %d are requested; request more, or another file system",
+		ErrSizeRange, fsType, least.bytes, least.text, requested)
 }
 
 // existingVolume answers a retry: the volume of that name, finished, or what differs.
