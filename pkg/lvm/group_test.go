@@ -16,7 +16,7 @@ import (
 
 func newGroup(t *testing.T) *lvm.Group {
 	t.Helper()
-	g, err := lvm.NewGroup("vg0", lvmtest.New(), nil)
+	g, err := lvm.NewGroup("vg0", lvm.GroupOptions{Executor: lvmtest.New()})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -139,7 +139,9 @@ func TestGroupBusy(t *testing.T) {
 
 func TestGroupObserves(t *testing.T) {
 	var seen []lvm.CommandEvent
-	g, err := lvm.NewGroup("vg0", lvmtest.New(), func(e lvm.CommandEvent) { seen = append(seen, e) })
+	g, err := lvm.NewGroup("vg0", lvm.GroupOptions{
+		Executor: lvmtest.New(), Observe: func(e lvm.CommandEvent) { seen = append(seen, e) },
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -150,7 +152,7 @@ func TestGroupObserves(t *testing.T) {
 	if !errors.Is(err, lvm.ErrGroupNotFound) || len(seen) != 1 || seen[0].Group != "vg0" || seen[0].Verb != "lvs" || !errors.Is(seen[0].Err, lvm.ErrGroupNotFound) {
 		t.Errorf("seen %+v, error %v", seen, err)
 	}
-	if _, err := lvm.NewGroup("-x", lvmtest.New(), nil); err == nil {
+	if _, err := lvm.NewGroup("-x", lvm.GroupOptions{Executor: lvmtest.New()}); err == nil {
 		t.Error("a group with a bad name")
 	}
 }

@@ -50,7 +50,7 @@ func open(t *testing.T, fake *lvmtest.LVM, names ...string) (*storage.Engine, er
 	t.Helper()
 	var groups []*lvm.Group
 	for _, name := range names {
-		g, err := lvm.NewGroup(name, fake, nil)
+		g, err := lvm.NewGroup(name, lvm.GroupOptions{Executor: fake})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -347,8 +347,8 @@ func (e *Engine) Volume(ctx context.Context, id string) (Volume, error) {
 	}
 	return read(ctx, func() (Volume, error) {
 		var out Volume
-		err := e.withVolume(ctx, h, looking, "Volume", func(ctx context.Context, _ *lvm.Client, v *view, _ lvm.LV, vol Volume) error {
-			list, err := e.withPoolConditions(ctx, v, []Volume{vol})
+		err := e.withVolume(ctx, h, inspecting, "Volume", func(ctx context.Context, _ *lvm.Client, v *view, _ lvm.LV, vol Volume) error {
+			list, err := e.withConditions(ctx, v, []Volume{vol})
 			if err == nil {
 				out = list[0]
 			}
@@ -363,8 +363,8 @@ func (e *Engine) Volumes(ctx context.Context) ([]Volume, error) {
 	return read(ctx, func() ([]Volume, error) {
 		var out []Volume
 		for _, g := range e.groups {
-			err := e.inTurn(ctx, g, looking, "Volumes", func(ctx context.Context, _ *lvm.Client, v *view) error {
-				list, err := e.withPoolConditions(ctx, v, v.volumes())
+			err := e.inTurn(ctx, g, inspecting, "Volumes", func(ctx context.Context, _ *lvm.Client, v *view) error {
+				list, err := e.withConditions(ctx, v, v.volumes())
 				out = append(out, list...)
 				return err
 			})
@@ -377,8 +377,8 @@ func (e *Engine) Volumes(ctx context.Context) ([]Volume, error) {
 	})
 }
 
-// withPoolConditions adds to each volume what is wrong with its pool.
-func (e *Engine) withPoolConditions(ctx context.Context, v *view, volumes []Volume) ([]Volume, error) {
+// withConditions adds to each volume what the kernel knows of it and what is wrong with its pool.
+func (e *Engine) withConditions(ctx context.Context, v *view, volumes []Volume) ([]Volume, error) {
 	conditions := map[string][]Condition{}
 	for _, b := range e.backends {
 		pools, err := b.Pools(ctx, v.group.Name(), v.lvs)
@@ -390,6 +390,9 @@ func (e *Engine) withPoolConditions(ctx context.Context, v *view, volumes []Volu
 		}
 	}
 	for i := range volumes {
+		if err := v.ask(ctx, &volumes[i]); err != nil {
+			return nil, err
+		}
 		volumes[i].Conditions = append(volumes[i].Conditions, conditions[volumes[i].Class.ThinPool]...)
 	}
 	return volumes, nil
