@@ -106,7 +106,7 @@ fuzz: ## Run every fuzz target for a while [FUZZTIME=10s RUN=FuzzName]
 
 .PHONY: lint
 lint: bin/golangci-lint ## Lint everything, tests and lab included
-	bin/golangci-lint run $(PKG)
+	bin/golangci-lint run --allow-serial-runners $(PKG)
 
 .PHONY: fmt
 fmt: bin/golangci-lint ## Format everything

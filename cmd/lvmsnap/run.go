@@ -47,6 +47,8 @@ func run(ctx context.Context, o options) (err error) {
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	commands := newCommandMetrics(registry)
 
+	kernel := &dm.Control{}
+	defer func() { err = errors.Join(err, kernel.Close()) }()
 	groups := make([]*lvm.Group, len(o.volumeGroups))
 	for i, name := range o.volumeGroups {
 		shell := lvm.NewShell(host, env)
@@ -56,8 +58,6 @@ func run(ctx context.Context, o options) (err error) {
 			return err
 		}
 	}
-	kernel := &dm.Control{}
-	defer func() { err = errors.Join(err, kernel.Close()) }()
 	engine, err := storage.New(ctx, storage.Options{
 		Driver: o.driverName, NodeID: o.nodeID, Groups: groups, Kernel: kernel,
 		Backends: map[storage.Type]storage.Backend{

@@ -11,7 +11,8 @@ func (c *Client) Activate(ctx context.Context, name string) error {
 	return err
 }
 
-// Deactivate makes the device disappear; ErrInUse while it is open. lvchange(8)
+// Deactivate makes the device disappear; ErrInUse while it is open, but only after the 5 s for which LVM tries
+// again (activation/retry_deactivation, for the sake of udev): ask dm.Kernel.Info first. lvchange(8)
 func (c *Client) Deactivate(ctx context.Context, name string) error {
 	if err := validateNames(name); err != nil {
 		return err

@@ -5,8 +5,8 @@ import (
 	"errors"
 )
 
-// Extend grows a logical volume to sizeBytes, online; the file system on it is left alone. A volume that has
-// that size already is no error. lvextend(8)
+// Extend grows a logical volume to sizeBytes, online; the file system on it is left alone. One that is as large or
+// larger already stays as it is, without an error. lvextend(8)
 func (c *Client) Extend(ctx context.Context, name string, sizeBytes int64) error {
 	if err := validateNames(name); err != nil {
 		return err
