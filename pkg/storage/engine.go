@@ -201,15 +201,14 @@ func read[T any](ctx context.Context, fn func() (T, error)) (T, error) {
 }
 
 // mode is what a turn is for.
-type mode int
+type mode bool
 
 const (
-	looking    mode = iota // at the metadata, waiting for nobody; there is no client
-	inspecting             // with all that LVM and the kernel know of each LV
-	changing               // leftovers of a crash are removed first
+	looking  mode = false // waits for nobody; there is no client
+	changing mode = true  // leftovers of a crash are removed first
 )
 
-// inTurn takes the group's turn and looks at it.
+// inTurn looks at a group, in its turn when it is to be changed.
 func (e *Engine) inTurn(ctx context.Context, g *group, m mode, purpose string, fn func(context.Context, *lvm.Client, *view) error) error {
 	if m == looking {
 		v, err := e.look(ctx, g, func(ctx context.Context) ([]lvm.LV, error) { return g.View(ctx, e.limit) })
@@ -219,12 +218,8 @@ func (e *Engine) inTurn(ctx context.Context, g *group, m mode, purpose string, f
 		return fn(ctx, nil, v)
 	}
 	return g.Do(ctx, purpose, e.limit, func(ctx context.Context, c *lvm.Client) error {
-		list := c.View
-		if m == inspecting {
-			list = c.LVs
-		}
-		v, err := e.look(ctx, g, list)
-		if err == nil && m == changing {
+		v, err := e.look(ctx, g, c.View)
+		if err == nil {
 			err = v.sweep(ctx, c)
 		}
 		if err != nil {

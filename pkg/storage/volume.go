@@ -347,7 +347,7 @@ func (e *Engine) Volume(ctx context.Context, id string) (Volume, error) {
 	}
 	return read(ctx, func() (Volume, error) {
 		var out Volume
-		err := e.withVolume(ctx, h, inspecting, "Volume", func(ctx context.Context, _ *lvm.Client, v *view, _ lvm.LV, vol Volume) error {
+		err := e.withVolume(ctx, h, looking, "Volume", func(ctx context.Context, _ *lvm.Client, v *view, _ lvm.LV, vol Volume) error {
 			list, err := e.withConditions(ctx, v, []Volume{vol})
 			if err == nil {
 				out = list[0]
@@ -363,7 +363,7 @@ func (e *Engine) Volumes(ctx context.Context) ([]Volume, error) {
 	return read(ctx, func() ([]Volume, error) {
 		var out []Volume
 		for _, g := range e.groups {
-			err := e.inTurn(ctx, g, inspecting, "Volumes", func(ctx context.Context, _ *lvm.Client, v *view) error {
+			err := e.inTurn(ctx, g, looking, "Volumes", func(ctx context.Context, _ *lvm.Client, v *view) error {
 				list, err := e.withConditions(ctx, v, v.volumes())
 				out = append(out, list...)
 				return err
