@@ -35,7 +35,7 @@ func ParseMetadata(text []byte) (Metadata, error) {
 }
 
 func parseGroup(name string, vg section) (Metadata, error) {
-	m := Metadata{Group: name, Sequence: uint64(max(vg.int("seqno"), 0)), ExtentBytes: vg.int("extent_size") * sectorBytes} //nolint:gosec // not negative
+	m := Metadata{Group: name, Sequence: uint64(max(vg.int("seqno"), 0)), ExtentBytes: vg.int("extent_size") * sectorBytes}
 	if m.Sequence == 0 || m.ExtentBytes <= 0 {
 		return Metadata{}, fmt.Errorf("LVM metadata of %s: seqno %d, extent_size %d", name, m.Sequence, vg.int("extent_size"))
 	}
@@ -85,7 +85,7 @@ func parseVolume(name string, s section, extentBytes int64, cow map[string]strin
 	}
 	seg := s.child("segment1")
 	lv.SegType = seg.text("type")
-	lv.TransactionID = uint64(max(seg.int("transaction_id"), 0)) //nolint:gosec // not negative
+	lv.TransactionID = uint64(max(seg.int("transaction_id"), 0))
 	attr := []byte("-rXXXXX-XX")
 	switch lv.SegType {
 	case "thin":
