@@ -54,7 +54,10 @@ func run(ctx context.Context, o options) (err error) {
 		shell := lvm.NewShell(host, env)
 		// The shells end after the server: calls that outlive their clients may still be using them.
 		defer func() { err = errors.Join(err, closeShell(ctx, shell)) }()
-		if groups[i], err = lvm.NewGroup(name, shell, commands.observe); err != nil {
+		reader := &lvm.DiskReader{}
+		defer func() { err = errors.Join(err, reader.Close()) }()
+		groups[i], err = lvm.NewGroup(name, lvm.GroupOptions{Executor: shell, Reader: reader, Observe: commands.observe})
+		if err != nil {
 			return err
 		}
 	}

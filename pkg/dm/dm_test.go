@@ -1,6 +1,7 @@
 package dm
 
 import (
+	"math"
 	"strings"
 	"testing"
 	"unsafe"
@@ -120,7 +121,7 @@ func FuzzParsePoolStatus(f *testing.F) {
 		if s.Mode == "" || (s.Mode != PoolFailed && s.ChunkBytes < sectorBytes) {
 			t.Errorf("%q, %q: %+v", status, table, s)
 		}
-		if p := s.DataPercent(); p != p || p < 0 {
+		if p := s.DataPercent(); math.IsNaN(p) || p < 0 {
 			t.Errorf("%q: data percent %v", status, p)
 		}
 	})

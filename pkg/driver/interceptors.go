@@ -103,7 +103,7 @@ func (i *interceptors) observeStream(srv any, ss grpc.ServerStream, info *grpc.S
 // observedStream has the call's logger in its context and logs what goes through it.
 type observedStream struct {
 	grpc.ServerStream
-	ctx    context.Context //nolint:containedctx // a stream is its context: there is no other way to pass it on
+	ctx    context.Context // a stream is its context: there is no other way to pass it on
 	call   *call
 	object []any
 }

@@ -55,11 +55,11 @@ func FuzzAttr(f *testing.F) {
 	f.Add("Vwi-aotz-k")
 	f.Add("")
 	f.Fuzz(func(t *testing.T, s string) {
-		a, err := ParseAttr(s)
+		_, err := ParseAttr(s)
 		if (err == nil) != (len(s) >= attrLength) {
 			t.Fatalf("%q: %v", s, err)
 		}
-		a = Attr(s) // no predicate panics, whatever it is
+		a := Attr(s) // no predicate panics, whatever it is
 		if a.Suspended() && !a.Active() {
 			t.Errorf("%q is suspended and not active", s)
 		}

@@ -17,9 +17,10 @@ import (
 // Client has LVM's verbs for one volume group. Use it inside of Group.Do, so that nobody else changes the group
 // meanwhile through this driver.
 type Client struct {
-	exec  Executor
-	group string
-	on    func(CommandEvent)
+	exec   Executor
+	group  string
+	reader MetadataReader // nil: LVM is asked
+	on     func(CommandEvent)
 }
 
 // CommandEvent tells an observer (metrics) about one finished command.
@@ -36,6 +37,22 @@ func NewClient(exec Executor, group string) *Client { return &Client{exec: exec,
 func (c *Client) GroupName() string { return c.group }
 
 func (c *Client) path(lv string) string { return c.group + "/" + lv }
+
+// View lists the visible logical volumes as LVs does, but from the metadata on the disks where that can be had:
+// what is only in the kernel (activity, health, percentages) is unknown then.
+func (c *Client) View(ctx context.Context) ([]LV, error) {
+	if c.reader == nil {
+		return c.LVs(ctx)
+	}
+	m, err := c.reader.Metadata(c.group)
+	if err != nil && c.reader.Locate(ctx, c) == nil {
+		m, err = c.reader.Metadata(c.group)
+	}
+	if err != nil {
+		return c.LVs(ctx)
+	}
+	return m.LVs, nil
+}
 
 // run runs one command and turns a failure into a CommandError.
 func (c *Client) run(ctx context.Context, args ...string) (Document, error) {

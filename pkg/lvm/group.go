@@ -28,12 +28,21 @@ type Group struct {
 // maxWaiting bounds the queue: beyond it a caller is refused rather than kept.
 const maxWaiting = 1000
 
-// NewGroup makes the queue of a volume group. The observer may be nil.
-func NewGroup(name string, exec Executor, observe func(CommandEvent)) (*Group, error) {
+// GroupOptions say how a volume group is reached.
+type GroupOptions struct {
+	Executor Executor           // how commands are run
+	Reader   MetadataReader     // nil: LVM is asked what there is
+	Observe  func(CommandEvent) // nil: nobody is told of commands
+}
+
+// NewGroup makes the queue of a volume group.
+func NewGroup(name string, o GroupOptions) (*Group, error) {
 	if err := ValidateName(name); err != nil {
 		return nil, err
 	}
-	return &Group{name: name, client: &Client{exec: exec, group: name, on: observe}, turn: semaphore.NewWeighted(1)}, nil
+	return &Group{
+		name: name, client: &Client{exec: o.Executor, group: name, reader: o.Reader, on: o.Observe}, turn: semaphore.NewWeighted(1),
+	}, nil
 }
 
 // Name of the volume group.
@@ -60,6 +69,20 @@ func (g *Group) Do(ctx context.Context, purpose string, limit time.Duration, fn 
 	run, cancel := context.WithTimeout(context.WithoutCancel(ctx), limit)
 	defer cancel()
 	return fn(run, g.client)
+}
+
+// View is Client.View for those who only look. It waits for nobody's turn unless LVM itself must be asked.
+func (g *Group) View(ctx context.Context, limit time.Duration) (lvs []LV, err error) {
+	if g.client.reader != nil {
+		if m, err := g.client.reader.Metadata(g.name); err == nil {
+			return m.LVs, nil
+		}
+	}
+	err = g.Do(ctx, "look", limit, func(ctx context.Context, c *Client) error {
+		lvs, err = c.View(ctx)
+		return err
+	})
+	return lvs, err
 }
 
 func (g *Group) hold(purpose string) {

@@ -16,7 +16,7 @@ import (
 
 func newGroup(t *testing.T) *lvm.Group {
 	t.Helper()
-	g, err := lvm.NewGroup("vg0", lvmtest.New(), nil)
+	g, err := lvm.NewGroup("vg0", lvm.GroupOptions{Executor: lvmtest.New()})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -112,7 +112,8 @@ func TestGroupBusy(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		release := make(chan struct{})
 		results := make(chan error, 2000)
-		wait := func(context.Context, *lvm.Client) error { <-release; return nil }
+		done := errors.New("done")
+		wait := func(context.Context, *lvm.Client) error { <-release; return done }
 		go func() { results <- g.Do(ctx, "holder", time.Hour, wait) }()
 		synctest.Wait()
 		for range 1000 {
@@ -130,7 +131,7 @@ func TestGroupBusy(t *testing.T) {
 			}
 		}
 		close(release)
-		if err := <-results; err != nil {
+		if err := <-results; !errors.Is(err, done) {
 			t.Errorf("holder: %v", err)
 		}
 	})
@@ -138,7 +139,9 @@ func TestGroupBusy(t *testing.T) {
 
 func TestGroupObserves(t *testing.T) {
 	var seen []lvm.CommandEvent
-	g, err := lvm.NewGroup("vg0", lvmtest.New(), func(e lvm.CommandEvent) { seen = append(seen, e) })
+	g, err := lvm.NewGroup("vg0", lvm.GroupOptions{
+		Executor: lvmtest.New(), Observe: func(e lvm.CommandEvent) { seen = append(seen, e) },
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -149,7 +152,7 @@ func TestGroupObserves(t *testing.T) {
 	if !errors.Is(err, lvm.ErrGroupNotFound) || len(seen) != 1 || seen[0].Group != "vg0" || seen[0].Verb != "lvs" || !errors.Is(seen[0].Err, lvm.ErrGroupNotFound) {
 		t.Errorf("seen %+v, error %v", seen, err)
 	}
-	if _, err := lvm.NewGroup("-x", lvmtest.New(), nil); err == nil {
+	if _, err := lvm.NewGroup("-x", lvm.GroupOptions{Executor: lvmtest.New()}); err == nil {
 		t.Error("a group with a bad name")
 	}
 }

@@ -137,7 +137,7 @@ func TestErrors(t *testing.T) {
 		for _, class := range []error{
 			ErrNotFound, ErrGroupNotFound, ErrExists, ErrNoSpace, ErrMetadataFull, ErrInUse, ErrPoolJammed, ErrSuspended, ErrNothingToChange,
 		} {
-			if got := errors.Is(err, class); got != (class == c.want) {
+			if got := errors.Is(err, class); got != errors.Is(c.want, class) {
 				t.Errorf("%q is %q: %t", c.text, class, got)
 			}
 		}

@@ -59,6 +59,7 @@ type lvRow struct {
 const lvFields = "lv_name,lv_uuid,lv_size,lv_tags,lv_attr,origin,pool_lv,segtype,transaction_id,thin_id,data_percent,metadata_percent"
 
 type vgRow struct {
+	PV         string `json:"pv_name"`
 	Name       string `json:"vg_name"`
 	UUID       string `json:"vg_uuid"`
 	Size       string `json:"vg_size"`
@@ -94,6 +95,21 @@ func (c *Client) VG(ctx context.Context) (VG, error) {
 		}
 	}
 	return VG{}, fmt.Errorf("%w: %s", ErrGroupNotFound, c.group)
+}
+
+// PhysicalVolumes are the paths of the group's physical volumes, as LVM's filters select them. vgs(8)
+func (c *Client) PhysicalVolumes(ctx context.Context) ([]string, error) {
+	doc, err := c.run(ctx, "vgs", "--options", "pv_name", c.group)
+	if err != nil {
+		return nil, err
+	}
+	var out []string
+	for _, r := range doc.Report {
+		for _, row := range r.VG {
+			out = append(out, row.PV)
+		}
+	}
+	return out, nil
 }
 
 func (d Document) lvs() ([]LV, error) {

@@ -108,6 +108,9 @@ func (e *Engine) changeVolume(
 		err := e.whenClosed(ctx, func() error {
 			return e.withVolume(ctx, h, changing, purpose, func(ctx context.Context, c *lvm.Client, v *view, lv lvm.LV, vol Volume) error {
 				out = vol
+				if err := v.ask(ctx, &out); err != nil {
+					return err
+				}
 				return fn(ctx, c, v, lv, &out)
 			})
 		})

@@ -204,15 +204,22 @@ func read[T any](ctx context.Context, fn func() (T, error)) (T, error) {
 type mode bool
 
 const (
-	looking  mode = false
-	changing mode = true // leftovers of a crash are removed first
+	looking  mode = false // waits for nobody; there is no client
+	changing mode = true  // leftovers of a crash are removed first
 )
 
-// inTurn takes the group's turn and looks at it.
+// inTurn looks at a group, in its turn when it is to be changed.
 func (e *Engine) inTurn(ctx context.Context, g *group, m mode, purpose string, fn func(context.Context, *lvm.Client, *view) error) error {
+	if m == looking {
+		v, err := e.look(ctx, g, func(ctx context.Context) ([]lvm.LV, error) { return g.View(ctx, e.limit) })
+		if err != nil {
+			return err
+		}
+		return fn(ctx, nil, v)
+	}
 	return g.Do(ctx, purpose, e.limit, func(ctx context.Context, c *lvm.Client) error {
-		v, err := e.look(ctx, g, c)
-		if err == nil && m == changing {
+		v, err := e.look(ctx, g, c.View)
+		if err == nil {
 			err = v.sweep(ctx, c)
 		}
 		if err != nil {
@@ -262,7 +269,7 @@ func (e *Engine) settle(ctx context.Context, g *group, c *lvm.Client, name strin
 	if errors.Is(cause, ErrPending) || errors.Is(cause, ErrConflict) {
 		return cause
 	}
-	v, err := e.look(ctx, g, c)
+	v, err := e.look(ctx, g, c.View)
 	if err == nil {
 		lv, left := v.find(name)
 		if _, ours := owned(lv, e.driver, lvName); !left || !ours {

@@ -9,136 +9,9 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
-
-	"github.com/lvmsnap/lvmsnap/pkg/lvm"
 	"github.com/lvmsnap/lvmsnap/pkg/lvm/lvmtest"
 	"github.com/lvmsnap/lvmsnap/pkg/storage"
-	"github.com/lvmsnap/lvmsnap/pkg/storage/thin"
 )
-
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
-
-const (
-	mib   = int64(1) << 20
-	node  = "node-1"
-	group = "vg0"
-	pool  = "pool"
-)
-
-// host is a fake LVM and an engine on it.
-type host struct {
-	*lvmtest.LVM
-	*storage.Engine
-}
-
-func newHost(t *testing.T, groups ...string) *host {
-	t.Helper()
-	if len(groups) == 0 {
-		groups = []string{group}
-	}
-	fake := lvmtest.New()
-	for _, g := range groups {
-		fake.AddGroup(g, 100<<30)
-		fake.AddPool(g, pool, 1<<30, 16*mib, 64<<10, true)
-	}
-	e, err := open(t, fake, groups...)
-	if err != nil {
-		t.Fatal(err)
-	}
-	fake.ResetCommands()
-	return &host{fake, e}
-}
-
-func open(t *testing.T, fake *lvmtest.LVM, names ...string) (*storage.Engine, error) {
-	t.Helper()
-	var groups []*lvm.Group
-	for _, name := range names {
-		g, err := lvm.NewGroup(name, fake, nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		groups = append(groups, g)
-	}
-	return storage.New(t.Context(), storage.Options{
-		Driver: "csi.lvmsnap.io", NodeID: node, Groups: groups, Kernel: fake,
-		Backends: map[storage.Type]storage.Backend{
-			storage.TypeThin: thin.New(thin.Options{Kernel: fake, DataReservePercent: 5, MetadataReservePercent: 10}),
-		},
-	})
-}
-
-func (h *host) volume(t *testing.T, name string) storage.Volume {
-	t.Helper()
-	v, err := h.CreateVolume(t.Context(), storage.VolumeSpec{Name: name, RequiredBytes: 8 * mib, Access: storage.AccessBlock})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return v
-}
-
-func (h *host) cut(ctx context.Context, name string, v storage.Volume) (storage.Snapshot, error) {
-	return h.CreateSnapshot(ctx, storage.SnapshotSpec{Name: name, SourceID: v.ID})
-}
-
-func (h *host) restore(ctx context.Context, name, snapshotID string, size int64) (storage.Volume, error) {
-	return h.CreateVolume(ctx, storage.VolumeSpec{
-		Name: name, RequiredBytes: size, Access: storage.AccessBlock,
-		Source: &storage.Source{Kind: storage.SourceSnapshot, ID: snapshotID},
-	})
-}
-
-// content of a volume, through its device.
-func (h *host) content(t *testing.T, v storage.Volume) string {
-	t.Helper()
-	v, err := h.Activate(t.Context(), v.ID)
-	if err != nil {
-		t.Fatal(err)
-	}
-	text, err := h.Read(v.Class.VolumeGroup, lvName(t, v.ID))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return text
-}
-
-func (h *host) write(t *testing.T, v storage.Volume, text string) {
-	t.Helper()
-	v, err := h.Activate(t.Context(), v.ID)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := h.Write(v.Class.VolumeGroup, lvName(t, v.ID), text); err != nil {
-		t.Fatal(err)
-	}
-}
-
-func lvName(t *testing.T, id string) string {
-	t.Helper()
-	h, err := storage.ParseHandle(id)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return h.LV
-}
-
-func must(t *testing.T, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
-}
-
-// changes are the commands so far that were not questions.
-func (h *host) changes() []string {
-	var out []string
-	for _, c := range h.Commands() {
-		if lvmtest.Changes(c) {
-			out = append(out, strings.Join(c, " "))
-		}
-	}
-	return out
-}
 
 var snapshotCreation = lvmtest.Verb("lvcreate", "--snapshot")
 
@@ -196,7 +69,7 @@ func TestPhantomSnapshot(t *testing.T) {
 			if s.CreatedAt.Before(before) {
 				t.Errorf("created at %s, but it was cut after %s", s.CreatedAt, before)
 			}
-			r, err := h.restore(t.Context(), "r", s.ID, 0)
+			r, err := h.restore(t.Context(), s.ID, 0)
 			must(t, err)
 			if got := h.content(t, r); got != "v2" {
 				t.Errorf("it has %q, want the content of its own moment, v2", got)
@@ -225,7 +98,7 @@ func TestOutcomeUnknown(t *testing.T) {
 			if first := s.CreatedAt.After(before) && s.CreatedAt.Before(after); first != carriedOut {
 				t.Errorf("created at %s, first try from %s to %s", s.CreatedAt, before, after)
 			}
-			r, err := h.restore(t.Context(), "r", s.ID, 0)
+			r, err := h.restore(t.Context(), s.ID, 0)
 			must(t, err)
 			if got := h.content(t, r); got != want {
 				t.Errorf("it has %q, want %q", got, want)
@@ -309,14 +182,14 @@ func TestFailureLeavesNothing(t *testing.T) {
 			must(t, err)
 			before := len(h.Names(group))
 			tt.fault(h)
-			_, err = h.restore(t.Context(), "r", s.ID, 64*mib)
+			_, err = h.restore(t.Context(), s.ID, 64*mib)
 			if err == nil || !errors.Is(err, tt.want) && tt.want != nil || errors.Is(err, storage.ErrPending) != (tt.left > 0) {
 				t.Errorf("%v, want %v", err, tt.want)
 			}
 			if left := len(h.Names(group)) - before; left != tt.left {
 				t.Errorf("%d LVs left behind, want %d", left, tt.left)
 			}
-			r, err := h.restore(t.Context(), "r", s.ID, 64*mib)
+			r, err := h.restore(t.Context(), s.ID, 64*mib)
 			must(t, err)
 			if got := h.content(t, r); got != "v1" || r.SizeBytes != 64*mib {
 				t.Errorf("retry: %q in %d bytes", got, r.SizeBytes)
@@ -419,7 +292,7 @@ func TestSeveralGroups(t *testing.T) {
 	h.write(t, inB, "v1")
 	s, err := h.cut(ctx, "s", inB)
 	must(t, err)
-	r, err := h.restore(ctx, "r", s.ID, 0) // a class that names no group follows the data
+	r, err := h.restore(ctx, s.ID, 0) // a class that names no group follows the data
 	must(t, err)
 	if r.Class.VolumeGroup != "vg-b" || h.content(t, r) != "v1" {
 		t.Errorf("restored to %+v", r)

@@ -2,6 +2,7 @@ package storage
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"path"
@@ -10,6 +11,7 @@ import (
 
 	"k8s.io/klog/v2"
 
+	"github.com/lvmsnap/lvmsnap/pkg/dm"
 	"github.com/lvmsnap/lvmsnap/pkg/lvm"
 )
 
@@ -21,13 +23,13 @@ type view struct {
 	state map[string]State
 }
 
-// look reads the group in the caller's turn.
-func (e *Engine) look(ctx context.Context, g *group, c *lvm.Client) (*view, error) {
-	lvs, err := c.LVs(ctx)
+// look makes a view of what list returns.
+func (e *Engine) look(ctx context.Context, g *group, list func(context.Context) ([]lvm.LV, error)) (*view, error) {
+	lvs, err := list(ctx)
 	if err != nil {
 		return nil, classify(err)
 	}
-	v := &view{e: e, group: g, lvs: lvs, state: map[string]State{}}
+	v := &view{e: e, group: g, lvs: slices.Clone(lvs), state: map[string]State{}}
 	for _, b := range e.backends {
 		states, err := b.States(ctx, g.Name(), lvs)
 		if err != nil {
@@ -87,7 +89,6 @@ func (v *view) volume(lv lvm.LV) (Volume, bool) {
 		FSType:         r[tagFS],
 		Source:         sourceOf(r[tagSource]),
 		CreatedAt:      r.created(),
-		Active:         lv.Attr.Active(),
 		DevicePath:     path.Join("/dev", v.group.Name(), lv.Name),
 		Init:           Init(r[tagInit]),
 		Conditions:     lvConditions(v.group.Name(), lv),
@@ -95,6 +96,29 @@ func (v *view) volume(lv lvm.LV) (Volume, bool) {
 	vol.Claim.Namespace, vol.Claim.Name = r.object()
 	vol.Claim.VolumeName = r[tagContent]
 	return vol, true
+}
+
+// ask adds to a volume what only the kernel knows: whether its device exists, and works.
+func (v *view) ask(ctx context.Context, vol *Volume) error {
+	h, err := ParseHandle(vol.ID)
+	if err != nil {
+		return err
+	}
+	info, err := v.e.kernel.Info(ctx, v.group.Name(), h.LV)
+	if errors.Is(err, dm.ErrNoDevice) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	vol.Active = true
+	if info.Suspended {
+		vol.Conditions = append(vol.Conditions, Condition{
+			SeverityInaccessible, "DeviceSuspended",
+			vol.DevicePath + " is suspended and its I/O hangs; an LVM command was interrupted: dmsetup resume it",
+		})
+	}
+	return nil
 }
 
 // snapshot reads an LV as a snapshot of this driver.
@@ -144,12 +168,6 @@ func sourceOf(id string) *Source {
 func lvConditions(group string, lv lvm.LV) []Condition {
 	name := group + "/" + lv.Name
 	var out []Condition
-	if lv.Attr.Suspended() {
-		out = append(out, Condition{
-			SeverityInaccessible, "DeviceSuspended",
-			"the device of " + name + " is suspended and its I/O hangs; an LVM command was interrupted: dmsetup resume it",
-		})
-	}
 	switch lv.Attr.Health() {
 	case 'p':
 		out = append(out, Condition{

@@ -98,6 +98,9 @@ func (e *Engine) createVolume(ctx context.Context, c *lvm.Client, v *view, name 
 		return Volume{}, err
 	}
 	requested, size, err := chooseSize(spec.RequiredBytes, spec.LimitBytes, source, v.group.extentBytes)
+	if err == nil && source == nil && spec.Access == AccessMount {
+		err = checkLeastSize(spec.FSType, requested, size)
+	}
 	if err != nil {
 		return Volume{}, err
 	}
@@ -240,6 +243,27 @@ func chooseSize(required, limit int64, source *sourceState, extent int64) (reque
 	return requested, size, nil
 }
 
+// leastSizes are the smallest devices that mkfs takes. Measured with the options of pkg/mount on sparse files, and on
+// thin volumes, whose stripes mkfs.xfs ignores at such sizes: e2fsprogs 1.47.0, xfsprogs 6.1.0, btrfs-progs 6.2.
+var leastSizes = map[string]struct {
+	bytes int64
+	text  string
+}{
+	"ext4":  {104 << 10, "104 KiB"},
+	"xfs":   {300 << 20, "300 MiB"},
+	"btrfs": {109 << 20, "109 MiB"},
+}
+
+// checkLeastSize refuses what could be created and then never be staged: mkfs runs in NodeStageVolume.
+func checkLeastSize(fsType string, requested, size int64) error {
+	least := leastSizes[fsType]
+	if size >= least.bytes {
+		return nil
+	}
+	return fmt.Errorf("%w: %s needs at least %d bytes (%s), and %d are requested; request more, or another file system",
+		ErrSizeRange, fsType, least.bytes, least.text, requested)
+}
+
 // existingVolume answers a retry: the volume of that name, finished, or what differs.
 func (e *Engine) existingVolume(ctx context.Context, c *lvm.Client, v *view, lv lvm.LV, spec VolumeSpec) (Volume, error) {
 	// The record is committed with the volume, the growth of a restore is a second step: a record that is
@@ -324,7 +348,7 @@ func (e *Engine) Volume(ctx context.Context, id string) (Volume, error) {
 	return read(ctx, func() (Volume, error) {
 		var out Volume
 		err := e.withVolume(ctx, h, looking, "Volume", func(ctx context.Context, _ *lvm.Client, v *view, _ lvm.LV, vol Volume) error {
-			list, err := e.withPoolConditions(ctx, v, []Volume{vol})
+			list, err := e.withConditions(ctx, v, []Volume{vol})
 			if err == nil {
 				out = list[0]
 			}
@@ -340,7 +364,7 @@ func (e *Engine) Volumes(ctx context.Context) ([]Volume, error) {
 		var out []Volume
 		for _, g := range e.groups {
 			err := e.inTurn(ctx, g, looking, "Volumes", func(ctx context.Context, _ *lvm.Client, v *view) error {
-				list, err := e.withPoolConditions(ctx, v, v.volumes())
+				list, err := e.withConditions(ctx, v, v.volumes())
 				out = append(out, list...)
 				return err
 			})
@@ -353,8 +377,8 @@ func (e *Engine) Volumes(ctx context.Context) ([]Volume, error) {
 	})
 }
 
-// withPoolConditions adds to each volume what is wrong with its pool.
-func (e *Engine) withPoolConditions(ctx context.Context, v *view, volumes []Volume) ([]Volume, error) {
+// withConditions adds to each volume what the kernel knows of it and what is wrong with its pool.
+func (e *Engine) withConditions(ctx context.Context, v *view, volumes []Volume) ([]Volume, error) {
 	conditions := map[string][]Condition{}
 	for _, b := range e.backends {
 		pools, err := b.Pools(ctx, v.group.Name(), v.lvs)
@@ -366,6 +390,9 @@ func (e *Engine) withPoolConditions(ctx context.Context, v *view, volumes []Volu
 		}
 	}
 	for i := range volumes {
+		if err := v.ask(ctx, &volumes[i]); err != nil {
+			return nil, err
+		}
 		volumes[i].Conditions = append(volumes[i].Conditions, conditions[volumes[i].Class.ThinPool]...)
 	}
 	return volumes, nil

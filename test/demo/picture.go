@@ -32,7 +32,7 @@ func volumes(ctx context.Context) ([]lvm.LV, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer os.RemoveAll(dir)
+	defer func() { _ = os.RemoveAll(dir) }()
 	env, err := lvm.WriteConfig(ctx, hostexec.Host{}, dir)
 	if err != nil {
 		return nil, err

@@ -141,7 +141,7 @@ func testRestoreLarger(t *testing.T, e *env) {
 }
 
 func testRestoreErrors(t *testing.T, e *env) {
-	v := e.create(t, storage.VolumeSpec{Name: "v", RequiredBytes: 8 * MiB, Access: storage.AccessMount, FSType: "xfs"})
+	v := e.create(t, storage.VolumeSpec{Name: "v", RequiredBytes: 8 * MiB, Access: storage.AccessMount, FSType: "ext4"})
 	e.must(t, e.Engine.Initialized(e.ctx, v.ID))
 	s := e.snapshot(t, "s", v)
 	deleted := e.snapshot(t, "deleted", v)
@@ -156,7 +156,7 @@ func testRestoreErrors(t *testing.T, e *env) {
 		"malformed":    {func(s *storage.VolumeSpec) { s.Source.ID = "nonsense" }, storage.ErrNotFound},
 		"not a volume": {func(s *storage.VolumeSpec) { s.Source.Kind = storage.SourceVolume }, storage.ErrNotFound},
 		"file system": {func(s *storage.VolumeSpec) {
-			s.Access, s.FSType = storage.AccessMount, "ext4"
+			s.Access, s.FSType = storage.AccessMount, "xfs"
 		}, storage.ErrInvalid},
 		"group": {func(s *storage.VolumeSpec) { s.Class.VolumeGroup = "elsewhere" }, storage.ErrInvalid},
 		"pool":  {func(s *storage.VolumeSpec) { s.Class.ThinPool = "elsewhere" }, storage.ErrInvalid},
@@ -330,7 +330,7 @@ func testAbandonedCall(t *testing.T, e *env) {
 // LVM's metadata is the only record: nothing is lost with the process.
 func testRestart(t *testing.T, e *env) {
 	v := e.create(t, storage.VolumeSpec{
-		Name: "v", RequiredBytes: 5 * MiB, Access: storage.AccessMount, FSType: "btrfs", Claim: storage.Claim{Namespace: "a", Name: "b", VolumeName: "c"},
+		Name: "v", RequiredBytes: 117 * MiB, Access: storage.AccessMount, FSType: "btrfs", Claim: storage.Claim{Namespace: "a", Name: "b", VolumeName: "c"},
 	})
 	s := e.snapshot(t, "s", v)
 	e.Engine = e.Reopen(t)

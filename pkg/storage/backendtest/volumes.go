@@ -15,11 +15,11 @@ import (
 
 func testVolumeLifecycle(t *testing.T, e *env) {
 	spec := storage.VolumeSpec{
-		Name: "pvc-1", RequiredBytes: 10 * MiB, Access: storage.AccessMount, FSType: "xfs",
+		Name: "pvc-1", RequiredBytes: 310 * MiB, Access: storage.AccessMount, FSType: "xfs",
 		Claim: storage.Claim{Namespace: "shop", Name: "db, main", VolumeName: "pvc-1"},
 	}
 	v := e.create(t, spec)
-	if v.RequestedBytes != 10*MiB || v.SizeBytes != 12*MiB || v.Name != spec.Name || v.Access != spec.Access ||
+	if v.RequestedBytes != 310*MiB || v.SizeBytes != 312*MiB || v.Name != spec.Name || v.Access != spec.Access ||
 		v.FSType != "xfs" || v.Claim != spec.Claim || v.Init != storage.InitFormat || v.Active || v.Source != nil {
 		t.Errorf("created %s", describe(v))
 	}
@@ -33,7 +33,7 @@ func testVolumeLifecycle(t *testing.T, e *env) {
 		t.Errorf("found differs from created:\n%s", diff)
 	}
 	lv := e.lvs(t)[lvOf(t, v.ID)]
-	if lv.SizeBytes != 12*MiB || lv.Attr.Active() || !lv.Attr.SkipActivation() {
+	if lv.SizeBytes != 312*MiB || lv.Attr.Active() || !lv.Attr.SkipActivation() {
 		t.Errorf("LVM has %s", describe(lv))
 	}
 	other := e.volume(t, "pvc-2", 8*MiB)

@@ -60,7 +60,7 @@ func newFakeFixture(t *testing.T) (*backendtest.Fixture, *lvmtest.LVM) {
 }
 
 func openFake(t *testing.T, fake *lvmtest.LVM) *storage.Engine {
-	group, err := lvm.NewGroup(fakeGroup, fake, nil)
+	group, err := lvm.NewGroup(fakeGroup, lvm.GroupOptions{Executor: fake})
 	if err != nil {
 		t.Fatal(err)
 	}

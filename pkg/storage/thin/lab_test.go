@@ -55,7 +55,9 @@ func openEngine(t *testing.T, vg string, kernel dm.Kernel, env []string) *storag
 			t.Error(err)
 		}
 	})
-	group, err := lvm.NewGroup(vg, shell, nil)
+	reader := &lvm.DiskReader{}
+	t.Cleanup(func() { _ = reader.Close() })
+	group, err := lvm.NewGroup(vg, lvm.GroupOptions{Executor: shell, Reader: reader})
 	if err != nil {
 		t.Fatal(err)
 	}

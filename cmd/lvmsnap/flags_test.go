@@ -1,0 +1,194 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"os"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/spf13/pflag"
+	"k8s.io/klog/v2"
+)
+
+// Scripts and manifests depend on the names and defaults: a change here breaks them.
+func TestParseFlags(t *testing.T) {
+	hostName, err := os.Hostname()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defaults := func(change func(*options)) options {
+		o := options{
+			endpoint: "unix:///csi/csi.sock", nodeID: hostName, driverName: "csi.lvmsnap.io", volumeGroups: []string{"vg"},
+			workDir: "/run/lvmsnap", poolDataReserve: 5, poolMetadataReserve: 10,
+		}
+		change(&o)
+		return o
+	}
+	for name, tt := range map[string]struct {
+		args     []string
+		nodeName string
+		want     options
+	}{
+		"defaults": {args: []string{"--volume-group", "vg"}, want: defaults(func(*options) {})},
+		"all": {
+			args: []string{
+				"--endpoint=unix:/x.sock", "--node-id=n1", "--driver-name=d.example", "--volume-group=a", "--metrics-address=:9090",
+				"--work-dir=/var/x", "--host-namespace", "--pool-data-reserve=1", "--pool-metadata-reserve=2", "-v=0",
+			},
+			nodeName: "not this",
+			want: options{
+				endpoint: "unix:/x.sock", nodeID: "n1", driverName: "d.example", volumeGroups: []string{"a"}, metricsAddress: ":9090",
+				workDir: "/var/x", hostNamespace: true, poolDataReserve: 1, poolMetadataReserve: 2,
+			},
+		},
+		"groups, repeated": {
+			args: []string{"--volume-group", "a", "--volume-group", "b"},
+			want: defaults(func(o *options) { o.volumeGroups = []string{"a", "b"} }),
+		},
+		"groups, by commas": {
+			args: []string{"--volume-group=b,a"},
+			want: defaults(func(o *options) { o.volumeGroups = []string{"b", "a"} }),
+		},
+		"groups, both": {
+			args: []string{"--volume-group=c,a", "--volume-group=b"},
+			want: defaults(func(o *options) { o.volumeGroups = []string{"c", "a", "b"} }),
+		},
+		"NODE_NAME": {
+			args: []string{"--volume-group=vg"}, nodeName: "worker-3",
+			want: defaults(func(o *options) { o.nodeID = "worker-3" }),
+		},
+		"percentages": {
+			args: []string{"--volume-group=vg", "--pool-data-reserve=2.5%", "--pool-metadata-reserve", "0"},
+			want: defaults(func(o *options) { o.poolDataReserve, o.poolMetadataReserve = 2.5, 0 }),
+		},
+		"largest percentage": {
+			args: []string{"--volume-group=vg", "--pool-data-reserve=99.9%"},
+			want: defaults(func(o *options) { o.poolDataReserve = 99.9 }),
+		},
+		"version needs nothing else": {
+			args: []string{"--version"}, nodeName: "n",
+			want: options{
+				endpoint: "unix:///csi/csi.sock", driverName: "csi.lvmsnap.io", workDir: "/run/lvmsnap",
+				poolDataReserve: 5, poolMetadataReserve: 10, version: true,
+			},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Setenv("NODE_NAME", tt.nodeName)
+			var out bytes.Buffer
+			got, err := parseFlags(tt.args, &out)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(tt.want, got, cmp.AllowUnexported(options{})); diff != "" {
+				t.Error(diff)
+			}
+			if out.Len() > 0 {
+				t.Errorf("printed %q", out.String())
+			}
+		})
+	}
+}
+
+func TestParseFlagsRefuses(t *testing.T) {
+	for name, tt := range map[string]struct {
+		args  []string
+		words string
+	}{
+		"no group":            {nil, "--volume-group: name at least one"},
+		"an empty group":      {[]string{"--volume-group="}, "--volume-group: name at least one"},
+		"nothing by a comma":  {[]string{"--volume-group=a,"}, `--volume-group: "" is not a valid LVM name`},
+		"an option as group":  {[]string{"--volume-group", "-rf"}, `--volume-group: "-rf" is not a valid LVM name`},
+		"a path as group":     {[]string{"--volume-group=/dev/vg"}, `--volume-group: "/dev/vg" is not a valid LVM name`},
+		"a group twice":       {[]string{"--volume-group=a,b,a"}, "--volume-group: a is named twice"},
+		"a relative work-dir": {[]string{"--volume-group=a", "--work-dir=run"}, `--work-dir: "run" is not an absolute path`},
+		"unknown flag":        {[]string{"--volume-group=a", "--pool-reserve=5"}, "unknown flag: --pool-reserve"},
+		"unknown shorthand":   {[]string{"--volume-group=a", "-x"}, "unknown shorthand flag: 'x'"},
+		"an argument":         {[]string{"--volume-group=a", "b"}, `unexpected argument "b"`},
+		"no percentage":       {[]string{"--volume-group=a", "--pool-data-reserve=x"}, "not a percentage"},
+		"negative percentage": {[]string{"--volume-group=a", "--pool-data-reserve=-1"}, "not a percentage"},
+		"all of a pool":       {[]string{"--volume-group=a", "--pool-metadata-reserve=100%"}, "not a percentage"},
+		"not a number":        {[]string{"--volume-group=a", "--pool-metadata-reserve=NaN"}, "not a percentage"},
+		"a size":              {[]string{"--volume-group=a", "--pool-data-reserve=5G"}, "not a percentage"},
+		"a loud voice":        {[]string{"--volume-group=a", "-v=loud"}, "invalid argument \"loud\""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var out bytes.Buffer
+			_, err := parseFlags(tt.args, &out)
+			if err == nil || !strings.Contains(err.Error(), tt.words) {
+				t.Errorf("got %v, want %q", err, tt.words)
+			}
+			if out.Len() > 0 {
+				t.Errorf("printed %q; main prints the error", out.String())
+			}
+		})
+	}
+}
+
+func TestHelp(t *testing.T) {
+	for _, arg := range []string{"--help", "-h"} {
+		var out bytes.Buffer
+		if _, err := parseFlags([]string{arg}, &out); !errors.Is(err, errHelp) {
+			t.Errorf("%s: %v", arg, err)
+		}
+		for _, words := range []string{"Usage: lvmsnap --volume-group NAME", "--pool-data-reserve", "(default 5%)", "-v, --v"} {
+			if !strings.Contains(out.String(), words) {
+				t.Errorf("%s: %q is not in\n%s", arg, words, out.String())
+			}
+		}
+	}
+}
+
+func TestVerbosity(t *testing.T) {
+	t.Cleanup(func() {
+		if err := newFlagSet(new(options)).Set("v", "0"); err != nil {
+			t.Error(err)
+		}
+	})
+	for level, arg := range map[klog.Level]string{3: "-v3", 4: "-v=4", 5: "--v=5"} {
+		if _, err := parseFlags([]string{"--volume-group=a", arg}, new(bytes.Buffer)); err != nil {
+			t.Fatal(err)
+		}
+		if !klog.V(level).Enabled() || klog.V(level+1).Enabled() {
+			t.Errorf("%s: the level is not %d", arg, level)
+		}
+	}
+}
+
+// Every flag is in the reference with its default, and nothing else is.
+func TestFlagsAreDocumented(t *testing.T) {
+	text, err := os.ReadFile("../../docs/reference/flags.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	documented := map[string]string{}
+	for _, row := range regexp.MustCompile("(?m)^\\| `--?([a-z-]+)[^`]*` \\|(.*)\\| .* \\|$").FindAllStringSubmatch(string(text), -1) {
+		documented[row[1]] = row[2]
+	}
+	// Defaults that a flag cannot show by itself.
+	spelled := map[string]string{
+		"volume-group": "required", "node-id": "`$NODE_NAME`, else the host name", "metrics-address": "empty: off",
+		"host-namespace": "off", "version": "", "vmodule": "empty",
+	}
+	newFlagSet(new(options)).VisitAll(func(f *pflag.Flag) {
+		column, ok := documented[f.Name]
+		if !ok {
+			t.Errorf("--%s is not in docs/reference/flags.md", f.Name)
+			return
+		}
+		delete(documented, f.Name)
+		want, ok := spelled[f.Name]
+		if !ok {
+			want = "`" + f.DefValue + "`"
+		}
+		if !strings.Contains(column, want) {
+			t.Errorf("--%s: the default is given as %q, want %q", f.Name, column, want)
+		}
+	})
+	for name := range documented {
+		t.Errorf("docs/reference/flags.md has --%s, which is no flag", name)
+	}
+}

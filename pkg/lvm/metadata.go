@@ -1,0 +1,116 @@
+package lvm
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+)
+
+// Metadata is what a volume group's metadata says, without any question to LVM or the kernel: what exists, but
+// not what is active.
+type Metadata struct {
+	Group       string
+	Sequence    uint64 // vg_seqno: changes with every commit
+	ExtentBytes int64
+	PVs         []string // UUIDs
+	LVs         []LV     // visible ones, by name; see LV.Attr for what is unknown. Do not modify.
+}
+
+// ParseMetadata reads the text that LVM keeps in a metadata area, or writes by vgcfgbackup(8).
+func ParseMetadata(text []byte) (Metadata, error) {
+	root, err := parseText(text)
+	if err != nil {
+		return Metadata{}, err
+	}
+	if root.text("contents") != "Text Format Volume Group" || root.int("version") != 1 {
+		return Metadata{}, errors.New("LVM metadata of an unknown kind")
+	}
+	for name, v := range root {
+		if vg, ok := v.(section); ok {
+			return parseGroup(name, vg)
+		}
+	}
+	return Metadata{}, errors.New("LVM metadata without a volume group")
+}
+
+func parseGroup(name string, vg section) (Metadata, error) {
+	m := Metadata{Group: name, Sequence: uint64(max(vg.int("seqno"), 0)), ExtentBytes: vg.int("extent_size") * sectorBytes}
+	if m.Sequence == 0 || m.ExtentBytes <= 0 {
+		return Metadata{}, fmt.Errorf("LVM metadata of %s: seqno %d, extent_size %d", name, m.Sequence, vg.int("extent_size"))
+	}
+	for _, v := range vg.child("physical_volumes") {
+		if pv, ok := v.(section); ok {
+			m.PVs = append(m.PVs, pv.text("id"))
+		}
+	}
+	slices.Sort(m.PVs)
+	volumes := vg.child("logical_volumes")
+	cow := map[string]string{} // COW snapshot -> origin
+	for _, v := range volumes {
+		lv, _ := v.(section)
+		if seg := lv.child("segment1"); seg.text("type") == "snapshot" {
+			cow[seg.text("cow_store")] = seg.text("origin")
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(volumes)) {
+		lv, ok := volumes[name].(section)
+		// A volume of type snapshot only ties a COW to its origin; lvs shows the COW itself, which is not VISIBLE.
+		_, isCOW := cow[name]
+		visible := isCOW || slices.Contains(lv.texts("status"), "VISIBLE") && lv.child("segment1").text("type") != "snapshot"
+		if !ok || !visible {
+			continue
+		}
+		parsed, err := parseVolume(name, lv, m.ExtentBytes, cow)
+		if err != nil {
+			return Metadata{}, fmt.Errorf("LVM metadata of %s/%s: %w", m.Group, name, err)
+		}
+		m.LVs = append(m.LVs, parsed)
+	}
+	return m, nil
+}
+
+func parseVolume(name string, s section, extentBytes int64, cow map[string]string) (LV, error) {
+	lv := LV{Name: name, UUID: s.text("id"), DataPercent: -1, MetadataPercent: -1}
+	if tags := s.texts("tags"); len(tags) > 0 {
+		slices.Sort(tags) // as lvs does
+		lv.Tags = tags
+	}
+	for i := range s.int("segment_count") {
+		seg := s.child(fmt.Sprintf("segment%d", i+1))
+		if seg == nil || seg.int("extent_count") <= 0 {
+			return LV{}, fmt.Errorf("segment %d of %d is missing", i+1, s.int("segment_count"))
+		}
+		lv.SizeBytes += seg.int("extent_count") * extentBytes
+	}
+	seg := s.child("segment1")
+	lv.SegType = seg.text("type")
+	lv.TransactionID = uint64(max(seg.int("transaction_id"), 0))
+	attr := []byte("-rXXXXX-XX")
+	switch lv.SegType {
+	case "thin":
+		attr[attrTypeBit] = byte(TypeThinVolume)
+		lv.Pool, lv.Origin = seg.text("thin_pool"), seg.text("origin")
+		lv.ThinID = uint32(seg.int("device_id")) //nolint:gosec // 24 bits
+	case "thin-pool":
+		attr[attrTypeBit] = byte(TypeThinPool)
+		if seg.int("zero_new_blocks") != 0 {
+			attr[attrZeroBit] = 'z'
+		}
+	default:
+		if origin, ok := cow[name]; ok {
+			attr[attrTypeBit], lv.Origin = byte(TypeSnapshot), origin
+		} else if slices.Contains(slices.Collect(maps.Values(cow)), name) {
+			attr[attrTypeBit] = byte(TypeOrigin)
+		}
+	}
+	if slices.Contains(s.texts("status"), "WRITE") {
+		attr[attrPermissionBit] = 'w'
+	}
+	attr[attrSkipBit] = '-'
+	if slices.Contains(s.texts("flags"), "ACTIVATION_SKIP") {
+		attr[attrSkipBit] = 'k'
+	}
+	lv.Attr = Attr(attr)
+	return lv, nil
+}
