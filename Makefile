@@ -66,10 +66,11 @@ lab: bin/lab ## Run a shell command on the lab's machine: make lab CMD='lsblk; l
 ##@ Test
 
 .PHONY: test
-test: ## Run every test: unit tests with the race detector, then all that needs the lab, csi-sanity too
+test: ## Run every test: units with the race detector, all that needs the lab (csi-sanity too), the lab itself
 	@rm -rf $(OUTPUT)/test; rc=0
 	$(MAKE) test-race || rc=1
 	$(MAKE) test-lab || rc=1
+	$(MAKE) test-lab-self || rc=1
 	hack/test-summary $(OUTPUT)/test/*.json || rc=1
 	exit $$rc
 
@@ -87,6 +88,11 @@ test-lab: bin/gotestsum bin/lab bin/lvmsnap | $(OUTPUT)/test ## Run the tests th
 	@if [[ -z "$(LAB_PKG)" ]]; then echo "make test-lab: no test file has the build tag lab" >&2; exit 1; fi
 	CGO_ENABLED=0 bin/gotestsum --format testname --format-hide-empty-pkg --jsonfile $(OUTPUT)/test/lab.json -- \
 	  -tags lab -exec "$(LAB)" -p 1 -count 1 -timeout 25m $(if $(RUN),-run '$(RUN)') $(LAB_PKG)
+
+.PHONY: test-lab-self
+test-lab-self: bin/gotestsum | $(OUTPUT)/test ## Test the lab itself: it boots, carries everything, and leaves nothing behind
+	CGO_ENABLED=0 bin/gotestsum --format testname --format-hide-empty-pkg --jsonfile $(OUTPUT)/test/lab-self.json -- \
+	  -tags labself -count 1 -timeout 15m $(if $(RUN),-run '$(RUN)') ./test/lab/
 
 .PHONY: sanity
 sanity: bin/lab bin/lvmsnap ## Run csi-sanity against the real driver in the lab, and show what it says
