@@ -13,7 +13,7 @@ import (
 )
 
 func main() {
-	opts, err := parseFlags(os.Args[1:], os.Stderr)
+	opts, err := parseFlags(os.Args[1:], os.Stdout)
 	switch {
 	case errors.Is(err, errHelp):
 		os.Exit(0)

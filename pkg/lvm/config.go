@@ -26,6 +26,7 @@ var overrides = []string{
 	`backup/archive=0`,
 	`devices/hints="none"`,
 	`log/report_command_log=1`,
+	`log/prefix=""`,
 	`report/output_format="json"`,
 	`report/compact_output=0`,
 	`report/buffered=1`,

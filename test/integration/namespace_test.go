@@ -1,0 +1,35 @@
+//go:build lab
+
+package integration_test
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/lvmsnap/lvmsnap/test/internal/driverproc"
+	"github.com/lvmsnap/lvmsnap/test/lab/labtest"
+)
+
+// With --host-namespace a driver in a container, whose mount namespace has no LVM, uses the host's.
+func TestHostNamespace(t *testing.T) {
+	dir := t.TempDir()
+	container := filepath.Join(dir, "container")
+	script := fmt.Sprintf("#!/bin/sh\nexec unshare --mount sh -c 'mount --bind /dev/null /usr/sbin/lvm && exec \"$0\" \"$@\"' %s \"$@\"\n",
+		driverproc.Binary(t))
+	if err := os.WriteFile(container, []byte(script), 0o700); err != nil { //nolint:gosec // it is to be run
+		t.Fatal(err)
+	}
+	t.Setenv("LVMSNAP_BIN", container)
+	vg := labtest.VolumeGroup(t, labtest.Options{ThinPool: "pool"})
+
+	without := driverproc.New(t, driverproc.Options{Groups: []string{vg.Name}})
+	if code, output := driverproc.Run(t, nil, without.Args()...); code == 0 {
+		t.Fatalf("the driver runs without LVM: %s", output)
+	}
+	driver := driverproc.Start(t, driverproc.Options{Groups: []string{vg.Name}, Flags: []string{"--host-namespace"}})
+	c := &co{Clients: driver.Clients, t: t, vg: vg, driver: driver, dir: dir}
+	v := c.volume("v", block)
+	c.snapshot("s", v)
+}
