@@ -18,7 +18,7 @@ func TestHostNamespace(t *testing.T) {
 	container := filepath.Join(dir, "container")
 	script := fmt.Sprintf("#!/bin/sh\nexec unshare --mount sh -c 'mount --bind /dev/null /usr/sbin/lvm && exec \"$0\" \"$@\"' %s \"$@\"\n",
 		driverproc.Binary(t))
-	if err := os.WriteFile(container, []byte(script), 0o700); err != nil { //nolint:gosec // it is to be run
+	if err := os.WriteFile(container, []byte(script), 0o700); err != nil {
 		t.Fatal(err)
 	}
 	t.Setenv("LVMSNAP_BIN", container)
