@@ -52,7 +52,7 @@ type State int
 
 // The states of an LV.
 const (
-	// StateUnknown: nobody can tell now; its pool is not active.
+	// StateUnknown: nobody can tell now; its pool is not active, or LVM and the kernel disagree about the pool.
 	StateUnknown State = iota
 	// StateCommitted: LVM and the kernel agree that it is there.
 	StateCommitted

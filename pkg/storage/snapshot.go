@@ -110,7 +110,7 @@ func (v *view) existingSnapshot(lv lvm.LV, spec SnapshotSpec) (Snapshot, error) 
 
 // notKnown is the answer about an LV whose pool says nothing about it.
 func (v *view) notKnown(lv lvm.LV) error {
-	return fmt.Errorf("%w: %s/%s: its thin pool is not active, so nobody knows whether it is there: lvchange --activate y %s/%s",
+	return fmt.Errorf("%w: %s/%s: its thin pool is not active, or LVM and the kernel disagree about it, so nobody knows whether it is there; see `lvs -o+transaction_id` and `dmsetup status`, or lvchange --activate y %s/%s",
 		ErrDamaged, v.group.Name(), lv.Name, v.group.Name(), lv.Pool)
 }
 

@@ -167,9 +167,12 @@ func (b *Backend) confirm(ctx context.Context, c *lvm.Client, pool, lv string, b
 }
 
 // States implements storage.Backend. A volume's transaction id is the pool's when it was created, so the
-// pool's is higher once it has the volume.
+// pool's is higher once it has the volume. A phantom is only what an interrupted creation leaves: LVM is exactly
+// one transaction ahead of the kernel, and the volume is of that one. When they disagree in any other way (a
+// repaired pool, a restored group) nothing is known, and nothing may be removed.
 func (b *Backend) States(ctx context.Context, group string, lvs []lvm.LV) (map[string]storage.State, error) {
-	transactions := map[string]uint64{}
+	type transactions struct{ lvm, kernel uint64 }
+	known := map[string]transactions{}
 	for _, pool := range pools(lvs) {
 		st, err := b.kernel.PoolStatus(ctx, group, pool.Name)
 		if errors.Is(err, dm.ErrNoDevice) || st.Mode == dm.PoolFailed {
@@ -178,16 +181,16 @@ func (b *Backend) States(ctx context.Context, group string, lvs []lvm.LV) (map[s
 		if err != nil {
 			return nil, err
 		}
-		transactions[pool.Name] = st.TransactionID
+		known[pool.Name] = transactions{pool.TransactionID, st.TransactionID}
 	}
 	out := map[string]storage.State{}
 	for _, lv := range lvs {
-		transaction, known := transactions[lv.Pool]
+		pool, ok := known[lv.Pool]
 		switch {
-		case lv.Pool == "" || !known:
-		case lv.TransactionID < transaction:
+		case lv.Pool == "" || !ok:
+		case lv.TransactionID < pool.kernel:
 			out[lv.Name] = storage.StateCommitted
-		default:
+		case lv.TransactionID == pool.kernel && pool.lvm == pool.kernel+1:
 			out[lv.Name] = storage.StatePhantom
 		}
 	}
