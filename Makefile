@@ -94,6 +94,10 @@ test-lab-self: bin/gotestsum | $(OUTPUT)/test ## Test the lab itself: it boots, 
 	CGO_ENABLED=0 bin/gotestsum --format testname --format-hide-empty-pkg --jsonfile $(OUTPUT)/test/lab-self.json -- \
 	  -tags labself -count 1 -timeout 15m $(if $(RUN),-run '$(RUN)') ./test/lab/
 
+.PHONY: bench
+bench: bin/lab bin/lvmsnap | $(OUTPUT)/test ## Measure the driver beside the raw commands, in the lab; benchstat reads the output [RUN=CreateSnapshot]
+	CGO_ENABLED=0 $(GO) test -tags lab -exec "$(LAB)" -run '^$$' -bench '$(or $(RUN),.)' -benchtime 30x -timeout 30m ./test/bench | tee $(OUTPUT)/bench.txt
+
 .PHONY: sanity
 sanity: bin/lab bin/lvmsnap ## Run csi-sanity against the real driver in the lab, and show what it says
 	CGO_ENABLED=0 $(GO) test -tags lab -exec "$(LAB)" -count 1 -timeout 25m -v $(if $(RUN),-run '$(RUN)') ./test/sanity/
