@@ -100,7 +100,7 @@ func FuzzDeviceName(f *testing.F) {
 	f.Fuzz(func(t *testing.T, g1, l1, g2, l2 string) {
 		for _, s := range []string{g1, l1, g2, l2} {
 			if s == "" || s[0] == '-' { // never the name of a group or a volume
-				t.Skip()
+				return
 			}
 		}
 		if DeviceName(g1, l1) == DeviceName(g2, l2) && (g1 != g2 || l1 != l2) {
