@@ -229,11 +229,25 @@ func (e *Engine) inTurn(ctx context.Context, g *group, m mode, purpose string, f
 	})
 }
 
-// withLV finds the group that holds an LV and calls fn in that group's turn; ErrNotFound when no group does.
+// withLV finds the group that holds an LV and calls fn there; ErrNotFound when no group does. A group that
+// cannot be looked at matters only when the LV is in none of the others.
 func (e *Engine) withLV(
 	ctx context.Context, name string, m mode, purpose string, fn func(context.Context, *lvm.Client, *view, lvm.LV) error,
 ) error {
-	for _, g := range e.groups {
+	groups := e.groups
+	if m == changing && len(groups) > 1 {
+		// Looking first, so that nobody waits for the turn of a group that has nothing to do with it.
+		g, err := e.locate(ctx, name, purpose)
+		if err != nil {
+			return err
+		}
+		groups = nil
+		if g != nil {
+			groups = []*group{g}
+		}
+	}
+	var failed error
+	for _, g := range groups {
 		found := false
 		err := e.inTurn(ctx, g, m, purpose, func(ctx context.Context, c *lvm.Client, v *view) error {
 			lv, ok := v.find(name)
@@ -243,9 +257,13 @@ func (e *Engine) withLV(
 			found = true
 			return fn(ctx, c, v, lv)
 		})
-		if found || err != nil {
+		if found {
 			return err
 		}
+		failed = errors.Join(failed, err)
+	}
+	if failed != nil {
+		return failed
 	}
 	return fmt.Errorf("%w: there is no logical volume %s in %s", ErrNotFound, name, e.groupNames())
 }

@@ -20,7 +20,9 @@ type kernel struct {
 	err    error
 }
 
-func (k kernel) PoolStatus(context.Context, string, string) (dm.PoolStatus, error) { return k.status, k.err }
+func (k kernel) PoolStatus(context.Context, string, string) (dm.PoolStatus, error) {
+	return k.status, k.err
+}
 
 // Phantoms are removed, so nothing else may ever be taken for one.
 func TestStates(t *testing.T) {

@@ -1,0 +1,99 @@
+package storage_test
+
+import (
+	"errors"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/lvmsnap/lvmsnap/pkg/lvm/lvmtest"
+	"github.com/lvmsnap/lvmsnap/pkg/storage"
+)
+
+func TestSeveralGroups(t *testing.T) {
+	h := newHost(t, "vg-a", "vg-b")
+	ctx := t.Context()
+	inB, err := h.CreateVolume(ctx, storage.VolumeSpec{
+		Name: "b", RequiredBytes: 8 * mib, Access: storage.AccessBlock, Class: storage.Class{VolumeGroup: "vg-b"},
+	})
+	must(t, err)
+	inA := h.volume(t, "a")
+	if inA.Class.VolumeGroup != "vg-a" || inB.Class.VolumeGroup != "vg-b" {
+		t.Fatalf("groups %s and %s", inA.Class.VolumeGroup, inB.Class.VolumeGroup)
+	}
+	h.write(t, inB, "v1")
+	s, err := h.cut(ctx, "s", inB)
+	must(t, err)
+	r, err := h.restore(ctx, s.ID, 0) // a class that names no group follows the data
+	must(t, err)
+	if r.Class.VolumeGroup != "vg-b" || h.content(t, r) != "v1" {
+		t.Errorf("restored to %+v", r)
+	}
+	_, err = h.CreateVolume(ctx, storage.VolumeSpec{
+		Name: "r2", Access: storage.AccessBlock, Class: storage.Class{VolumeGroup: "vg-a"},
+		Source: &storage.Source{Kind: storage.SourceSnapshot, ID: s.ID},
+	})
+	if !errors.Is(err, storage.ErrInvalid) || !strings.Contains(err.Error(), "vg-b") {
+		t.Errorf("restore into another group: %v", err)
+	}
+	// One name is one volume, in whichever group.
+	_, err = h.CreateVolume(ctx, storage.VolumeSpec{
+		Name: "b", RequiredBytes: 8 * mib, Access: storage.AccessBlock, Class: storage.Class{VolumeGroup: "vg-a"},
+	})
+	if !errors.Is(err, storage.ErrConflict) {
+		t.Errorf("same name in another group: %v", err)
+	}
+	if again := h.volume(t, "b"); again.ID != inB.ID {
+		t.Errorf("retry without a class: %+v", again)
+	}
+	list, err := h.Volumes(ctx)
+	must(t, err)
+	if len(list) != 3 || !slices.IsSortedFunc(list, func(a, b storage.Volume) int { return strings.Compare(a.ID, b.ID) }) {
+		t.Errorf("%d volumes: %+v", len(list), list)
+	}
+	must(t, h.DeleteVolume(ctx, inB.ID))
+	if again, err := h.cut(ctx, "s", inB); err != nil || again.ID != s.ID {
+		t.Errorf("retry after the source was deleted: %+v, %v", again, err)
+	}
+	must(t, h.DeleteSnapshot(ctx, s.ID))
+	must(t, h.DeleteVolume(ctx, r.ID))
+	if names := h.Names("vg-b"); !slices.Equal(names, []string{pool}) {
+		t.Errorf("left in vg-b: %v", names)
+	}
+}
+
+// A group whose disk is gone takes nothing of the other groups with it, and nothing in it is thought deleted.
+func TestGroupThatIsGone(t *testing.T) {
+	h := newHost(t, "vg-a", "vg-b")
+	inA := h.volume(t, "a")
+	inB, err := h.CreateVolume(t.Context(), storage.VolumeSpec{
+		Name: "b", RequiredBytes: mib, Access: storage.AccessBlock, Class: storage.Class{VolumeGroup: "vg-b"},
+	})
+	must(t, err)
+	h.RemoveGroup("vg-a")
+	_, err = h.Activate(t.Context(), inB.ID)
+	must(t, err)
+	must(t, h.Deactivate(t.Context(), inB.ID))
+	must(t, h.DeleteVolume(t.Context(), inB.ID))
+	if err := h.DeleteVolume(t.Context(), inA.ID); !errors.Is(err, storage.ErrDamaged) || !strings.Contains(err.Error(), "vg-a") {
+		t.Errorf("deletion in the group that is gone: %v, want an error that names it", err)
+	}
+}
+
+// One group that hangs does not keep the others.
+func TestGroupsAreIndependent(t *testing.T) {
+	h := newHost(t, "vg-a", "vg-b")
+	hang := h.HangNext(lvmtest.Verb("lvcreate"))
+	defer hang.Release()
+	done := make(chan error, 1)
+	go func() {
+		_, err := h.CreateVolume(t.Context(), storage.VolumeSpec{Name: "a", RequiredBytes: mib, Access: storage.AccessBlock})
+		done <- err
+	}()
+	<-hang.Begun()
+	if c, err := h.Capacity(t.Context(), storage.Class{VolumeGroup: "vg-b"}); err != nil || c.AvailableBytes == 0 {
+		t.Errorf("capacity of the other group: %+v, %v", c, err)
+	}
+	hang.Release()
+	must(t, <-done)
+}
