@@ -24,6 +24,7 @@ type options struct {
 	driverName          string
 	volumeGroups        []string
 	metricsAddress      string
+	enablePprof         bool
 	workDir             string
 	hostNamespace       bool
 	poolDataReserve     percent
@@ -42,6 +43,7 @@ func newFlagSet(o *options) *pflag.FlagSet {
 	fs.StringSliceVar(&o.volumeGroups, "volume-group", nil,
 		"a volume group that the driver may use (repeatable, or comma-separated); the first is the default. It touches no other, and in these no LV that it did not make")
 	fs.StringVar(&o.metricsAddress, "metrics-address", "", "serve Prometheus metrics on this `address` (:9090, say); empty is off")
+	fs.BoolVar(&o.enablePprof, "enable-pprof", false, "serve Go's profiles, too, under /debug/pprof/ on --metrics-address; they show the driver's memory, so keep that address to yourself")
 	fs.StringVar(&o.workDir, "work-dir", "/run/lvmsnap", "a `directory` for run-time files; with --host-namespace, the same on the host")
 	fs.BoolVar(&o.hostNamespace, "host-namespace", false, "run commands in the host's mount namespace (for a container that shares the host's PID namespace)")
 	o.poolDataReserve, o.poolMetadataReserve = 5, 10
@@ -99,6 +101,9 @@ func (o *options) validate() error {
 		if slices.Contains(o.volumeGroups[:i], name) {
 			return fmt.Errorf("--volume-group: %s is named twice", name)
 		}
+	}
+	if o.enablePprof && o.metricsAddress == "" {
+		return errors.New("--enable-pprof: needs --metrics-address")
 	}
 	if !filepath.IsAbs(o.workDir) {
 		return fmt.Errorf("--work-dir: %q is not an absolute path", o.workDir)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/http/pprof" //nolint:gosec // its handlers on the default mux are served by nobody
 	"os"
 	"time"
 
@@ -84,7 +85,7 @@ func run(ctx context.Context, o options) (err error) {
 	parts, ctx := errgroup.WithContext(ctx)
 	parts.Go(func() error { return server.Run(ctx) })
 	if o.metricsAddress != "" {
-		parts.Go(func() error { return serveMetrics(ctx, o.metricsAddress, registry) })
+		parts.Go(func() error { return serveMetrics(ctx, o.metricsAddress, registry, o.enablePprof) })
 	}
 	return parts.Wait()
 }
@@ -95,10 +96,15 @@ func closeShell(ctx context.Context, shell *lvm.Shell) error {
 	return shell.Close(ctx)
 }
 
-// serveMetrics serves /metrics until ctx ends.
-func serveMetrics(ctx context.Context, address string, registry *prometheus.Registry) error {
+// serveMetrics serves /metrics, and /debug/pprof/ if asked to, until ctx ends.
+func serveMetrics(ctx context.Context, address string, registry *prometheus.Registry, profiles bool) error {
 	mux := http.NewServeMux()
 	mux.Handle("/metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{Registry: registry}))
+	if profiles {
+		mux.HandleFunc("/debug/pprof/", pprof.Index) // the named profiles, too
+		mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
+		mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
+	}
 	server := &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}
 	lis, err := new(net.ListenConfig).Listen(ctx, "tcp", address)
 	if err != nil {

@@ -50,7 +50,7 @@ func (m *umlMachine) start() error {
 	if m.job.Verbose {
 		m.console.echo = os.Stderr
 	}
-	if err := m.startKernel(kernel); err != nil {
+	if err := onOneCPU(func() error { return m.startKernel(kernel) }); err != nil {
 		return err
 	}
 	m.done = make(chan struct{})
@@ -97,6 +97,8 @@ func (m *umlMachine) kernelArgs() []string {
 		"con=null", "con0=fd:0,fd:1", "ssl=null",
 		// TMPDIR may be on /dev/shm: the init must be found before it mounts /dev.
 		"devtmpfs.mount=0",
+		// 512 terminals that no other machine has, and every LVM command looks at all of /dev.
+		"pty.legacy_count=0",
 		// The machine's own directory of sockets, else it would be ~/.uml.
 		"uml_dir=" + m.job.PrivateDir + "/", "umid=machine",
 	}
