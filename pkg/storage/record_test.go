@@ -14,11 +14,12 @@ import (
 // Whatever text a record holds, LVM takes its tags, and they read back.
 func TestRecordRoundTrip(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		text := rapid.StringN(0, -1, maxTextBytes)
+		text := rapid.StringN(0, -1, 300)
 		r := record{
 			tagDriver: "csi.lvmsnap.io", tagName: text.Draw(t, "name"), tagObject: text.Draw(t, "object"), tagContent: text.Draw(t, "content"),
-			tagSize: "1", tagCreated: "2", tagAccess: string(AccessMount), tagFS: "ext4", tagInit: string(InitClone),
-			tagSource: Handle{NodeHash: NodeHash("n"), LV: VolumeLV("v")}.String(),
+			tagSize: "1", tagCreated: "2", tagInit: string(InitClone), tagSource: VolumeLV("v"),
+			tagAccess: rapid.SampledFrom([]string{string(AccessMount), string(AccessBlock)}).Draw(t, "access"),
+			tagFS:     rapid.SampledFrom([]string{"", "ext4"}).Draw(t, "fs"),
 		}
 		tags := r.tags()
 		for _, tag := range tags {
@@ -26,20 +27,55 @@ func TestRecordRoundTrip(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
+		if r[tagContent] == "" {
+			r[tagContent] = r.usualContent()
+		}
 		for key, value := range r {
 			if value == "" {
 				delete(r, key)
 			}
 		}
-		if diff := cmp.Diff(r, parseRecord(append(tags, "foreign", "lvmsnap.", "lvmsnap.x", "other.name=Zm9v"))); diff != "" {
+		if diff := cmp.Diff(r, parseRecord(append(tags, "foreign", "lvmsnap.", "lvmsnap.x", "other.name=foo"))); diff != "" {
 			t.Fatal(diff)
 		}
 	})
 }
 
+// What is stored on disks must never change its meaning, and is short.
+func TestRecordOfKubernetes(t *testing.T) {
+	const uid = "0a1b2c3d-0000-1111-2222-333344445555"
+	snapshot := record{
+		tagDriver: "csi.lvmsnap.io", tagName: "snapshot-" + uid, tagSize: "10737418240", tagCreated: "1763705555123456789",
+		tagSource: VolumeLV("pvc-1"), tagAccess: string(AccessMount), tagFS: "xfs", tagObject: "shop/data 1~",
+		tagContent: "snapcontent-" + uid,
+	}
+	volume := record{
+		tagDriver: "csi.lvmsnap.io", tagName: "pvc-1", tagSize: "1", tagAccess: string(AccessBlock), tagObject: "shop/data",
+		tagContent: "pvc-1",
+	}
+	for _, tt := range []struct {
+		record record
+		tags   []string
+	}{
+		{snapshot, []string{
+			"lvmsnap.driver=csi.lvmsnap.io", "lvmsnap.name=snapshot-" + uid, "lvmsnap.size=10737418240",
+			"lvmsnap.created=1763705555123456789", "lvmsnap.source=csi-v-6kdi4gvhzk3gsul43h22wg3zk7", "lvmsnap.fs=xfs",
+			"lvmsnap.object=shop/data+1=7E",
+		}},
+		{volume, []string{"lvmsnap.driver=csi.lvmsnap.io", "lvmsnap.name=pvc-1", "lvmsnap.size=1", "lvmsnap.object=shop/data"}},
+	} {
+		if diff := cmp.Diff(tt.tags, tt.record.tags()); diff != "" {
+			t.Error(diff)
+		}
+		if diff := cmp.Diff(tt.record, parseRecord(tt.tags)); diff != "" {
+			t.Error(diff)
+		}
+	}
+}
+
 func FuzzParseRecord(f *testing.F) {
-	f.Add("lvmsnap.name=Zm9v,lvmsnap.size=9,lvmsnap.created=1,foreign")
-	f.Add("lvmsnap.name=***,lvmsnap.size=-1,lvmsnap.object=YQ,lvmsnap.source=v1/x")
+	f.Add("lvmsnap.name=foo,lvmsnap.size=9,lvmsnap.created=1,foreign")
+	f.Add("lvmsnap.name=f=XX,lvmsnap.size=-1,lvmsnap.object=a,lvmsnap.source=x")
 	f.Fuzz(func(t *testing.T, text string) {
 		r := parseRecord(strings.Split(text, ","))
 		if r.size() < 0 {
@@ -47,7 +83,7 @@ func FuzzParseRecord(f *testing.F) {
 		}
 		_ = r.created()
 		_, _ = r.object()
-		_ = sourceOf(r[tagSource])
+		_ = (&view{e: &Engine{}}).sourceOf(r[tagSource])
 		lv := lvm.LV{Name: "csi-v-x", SizeBytes: 8, Tags: strings.Split(text, ",")}
 		if _, ok := owned(lv, "csi.lvmsnap.io", VolumeLV); ok {
 			t.Error("no name hashes to this LV's")
@@ -73,7 +109,7 @@ func FuzzParseHandle(f *testing.F) {
 		if err := lvm.ValidateName(h.LV); err != nil {
 			t.Error(err)
 		}
-		if err := lvm.ValidateTag(tag(tagSource, id)); err != nil {
+		if err := lvm.ValidateTag(tag(tagSource, h.LV)); err != nil {
 			t.Error(err)
 		}
 		if h.IsVolume() == h.IsSnapshot() {

@@ -1,7 +1,7 @@
 package storage
 
 import (
-	"encoding/base64"
+	"net/url"
 	"strconv"
 	"strings"
 	"time"
@@ -11,50 +11,61 @@ import (
 
 // The tags of an LV are its record: lvmsnap.<key>=<value>, committed by the same lvcreate that makes it. Keys
 // are never reused for something else; unknown ones are ignored.
+//
+// They are short, and what follows from the others is left out: LVM reads and writes the whole group's metadata
+// with every command, so each byte costs time with every one of them, and room in the metadata area (docs/adr/0001).
 const (
 	tagPrefix = "lvmsnap."
 
 	tagDriver  = "driver"  // whose LV this is: the driver's name
-	tagName    = "name"    // CSI name (encoded)
+	tagName    = "name"    // CSI name (text)
 	tagSize    = "size"    // requested bytes
 	tagCreated = "created" // Unix time in nanoseconds; of a snapshot, the moment of the cut
-	tagSource  = "source"  // handle of what it was made from
-	tagAccess  = "access"  // mount or block
+	tagSource  = "source"  // LV name of what it was made from
+	tagAccess  = "access"  // mount or block; left out when usualAccess
 	tagFS      = "fs"      // file system type
 	tagInit    = "init"    // see Init
-	tagObject  = "object"  // namespace/name of the claim or VolumeSnapshot (encoded)
-	tagContent = "content" // name of the PersistentVolume or VolumeSnapshotContent (encoded)
+	tagObject  = "object"  // namespace/name of the claim or VolumeSnapshot (text)
+	tagContent = "content" // name of the PersistentVolume or VolumeSnapshotContent (text); left out when usualContent
 )
 
-// encoded keys hold any text; a comma or a space is illegal in an LVM tag.
-var encoded = map[string]bool{tagName: true, tagObject: true, tagContent: true}
-
-// maxTextBytes keeps an encoded text below LVM's 1024 characters a tag, and a group's metadata small. Kubernetes
-// names with their namespace are at most 317 bytes.
-const maxTextBytes = 512
+// texts are the keys whose values people or Kubernetes chose; see escapeText.
+var texts = map[string]bool{tagName: true, tagObject: true, tagContent: true}
 
 // record is the decoded record of one LV.
 type record map[string]string
 
-// tags writes the record; empty values are left out.
+// tags writes the record. Empty values are left out, and a text that is too long for LVM: no name of Kubernetes is.
 func (r record) tags() []string {
 	var out []string
 	for _, key := range []string{
 		tagDriver, tagName, tagSize, tagCreated, tagSource, tagAccess, tagFS, tagInit, tagObject, tagContent,
 	} {
-		if v := r[key]; v != "" && len(v) <= maxTextBytes {
-			out = append(out, tag(key, v))
+		v := r[key]
+		usual := key == tagAccess && v == r.usualAccess() || key == tagContent && v == r.usualContent()
+		if t := tag(key, v); v != "" && !usual && lvm.ValidateTag(t) == nil {
+			out = append(out, t)
 		}
 	}
 	return out
 }
 
 func tag(key, value string) string {
-	if encoded[key] {
-		value = base64.RawURLEncoding.EncodeToString([]byte(value))
+	if texts[key] {
+		value = escapeText(value)
 	}
 	return tagPrefix + key + "=" + value
 }
+
+// escapeText makes a tag of any text, and leaves names as they are: letters, digits and the characters - _ . / stay,
+// a space becomes + and any other byte =XX. lvm(8) allows no more than [A-Za-z0-9_+.-/=!:&#] in a tag.
+func escapeText(s string) string { return toTag.Replace(url.QueryEscape(s)) }
+
+func unescapeText(s string) (string, error) {
+	return url.QueryUnescape(strings.ReplaceAll(s, "=", "%"))
+}
+
+var toTag = strings.NewReplacer("%2F", "/", "~", "=7E", "%", "=")
 
 // parseRecord reads the tags of an LV. Foreign tags and texts that do not decode are left out.
 func parseRecord(tags []string) record {
@@ -64,16 +75,42 @@ func parseRecord(tags []string) record {
 		if !ok || !strings.HasPrefix(t, tagPrefix) {
 			continue
 		}
-		if encoded[key] {
-			text, err := base64.RawURLEncoding.DecodeString(value)
+		if texts[key] {
+			text, err := unescapeText(value)
 			if err != nil {
 				continue
 			}
-			value = string(text)
+			value = text
 		}
 		r[key] = value
 	}
+	if r[tagAccess] == "" {
+		r[tagAccess] = r.usualAccess()
+	}
+	if content := r.usualContent(); r[tagContent] == "" && content != "" {
+		r[tagContent] = content
+	}
 	return r
+}
+
+// usualAccess: what has a file system is for mounting.
+func (r record) usualAccess() string {
+	if r[tagFS] == "" {
+		return string(AccessBlock)
+	}
+	return string(AccessMount)
+}
+
+// usualContent is how external-provisioner and external-snapshotter call the object of what they name: a
+// PersistentVolume has the CSI name, and snapshot-UID is that of snapcontent-UID. Nobody gives an object without.
+func (r record) usualContent() string {
+	if r[tagObject] == "" {
+		return ""
+	}
+	if uid, ok := strings.CutPrefix(r[tagName], "snapshot-"); ok {
+		return "snapcontent-" + uid
+	}
+	return r[tagName]
 }
 
 func (r record) size() int64 {

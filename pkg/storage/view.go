@@ -87,7 +87,7 @@ func (v *view) volume(lv lvm.LV) (Volume, bool) {
 		Class:          v.class(lv),
 		Access:         AccessType(r[tagAccess]),
 		FSType:         r[tagFS],
-		Source:         sourceOf(r[tagSource]),
+		Source:         v.sourceOf(r[tagSource]),
 		CreatedAt:      r.created(),
 		DevicePath:     path.Join("/dev", v.group.Name(), lv.Name),
 		Init:           Init(r[tagInit]),
@@ -130,7 +130,7 @@ func (v *view) snapshot(lv lvm.LV) (Snapshot, bool) {
 	s := Snapshot{
 		ID:         v.e.handle(lv.Name),
 		Name:       r[tagName],
-		SourceID:   r[tagSource],
+		SourceID:   v.sourceID(r[tagSource]),
 		SizeBytes:  requestedBytes(r, lv.SizeBytes, v.group.extentBytes),
 		CreatedAt:  r.created(),
 		Class:      v.class(lv),
@@ -152,15 +152,23 @@ func (v *view) class(lv lvm.LV) Class {
 	return Class{Type: TypeThick, VolumeGroup: v.group.Name()}
 }
 
-// sourceOf turns a handle in a tag into a Source.
-func sourceOf(id string) *Source {
-	switch h, err := ParseHandle(id); {
-	case id == "" || err != nil:
+// sourceID is the handle of the LV that a tag names as the source: it can only be this node's.
+func (v *view) sourceID(lv string) string {
+	if lv == "" {
+		return ""
+	}
+	return v.e.handle(lv)
+}
+
+// sourceOf is what a volume was made from.
+func (v *view) sourceOf(lv string) *Source {
+	switch h, err := ParseHandle(v.sourceID(lv)); {
+	case err != nil:
 		return nil
 	case h.IsSnapshot():
-		return &Source{Kind: SourceSnapshot, ID: id}
+		return &Source{Kind: SourceSnapshot, ID: h.String()}
 	default:
-		return &Source{Kind: SourceVolume, ID: id}
+		return &Source{Kind: SourceVolume, ID: h.String()}
 	}
 }
 

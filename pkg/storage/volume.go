@@ -110,8 +110,8 @@ func (e *Engine) createVolume(ctx context.Context, c *lvm.Client, v *view, name 
 		tagAccess:  string(spec.Access), tagFS: spec.FSType, tagInit: string(initFor(spec, source)),
 		tagObject: objectText(spec.Claim.Namespace, spec.Claim.Name), tagContent: spec.Claim.VolumeName,
 	}
-	if spec.Source != nil {
-		r[tagSource] = spec.Source.ID
+	if source != nil {
+		r[tagSource] = origin.Name
 	}
 	nv := NewVolume{LV: name, Class: placed, SizeBytes: size, Tags: r.tags()}
 	if source == nil {

@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"context"
-	"encoding/base64"
 	"fmt"
 	"os"
 	"os/exec"
@@ -85,10 +84,8 @@ func line(lv lvm.LV, depth int) {
 func label(lv lvm.LV) string {
 	kind := map[string]string{"csi-v-": "volume ", "csi-s-": "snapshot "}
 	for _, tag := range lv.Tags {
-		if text, ok := strings.CutPrefix(tag, "lvmsnap.name="); ok {
-			if name, err := base64.RawURLEncoding.DecodeString(text); err == nil {
-				return kind[lv.Name[:6]] + string(name)
-			}
+		if name, ok := strings.CutPrefix(tag, "lvmsnap.name="); ok {
+			return kind[lv.Name[:6]] + name
 		}
 	}
 	return "thin pool " + lv.Name

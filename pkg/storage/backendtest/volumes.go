@@ -175,11 +175,11 @@ func testOtherNode(t *testing.T, e *env) {
 func testForeignVolumes(t *testing.T, e *env) {
 	v := e.volume(t, "v", 4*MiB)
 	lookalikes := []lvm.ThinVolumeOptions{
-		{Name: storage.VolumeLV("foreign")},                                                                      // our name, no tag
-		{Name: storage.SnapshotLV("foreign")},                                                                    //
-		{Name: storage.VolumeLV("half"), Tags: []string{"lvmsnap.driver=" + Driver}},                             // no CSI name
-		{Name: "data", Tags: []string{"lvmsnap.driver=" + Driver, "lvmsnap.name=Zm9v"}},                          // our tags, another name
-		{Name: storage.VolumeLV("foo"), Tags: []string{"lvmsnap.driver=other.example.com", "lvmsnap.name=Zm9v"}}, // another driver's
+		{Name: storage.VolumeLV("foreign")},                                                                     // our name, no tag
+		{Name: storage.SnapshotLV("foreign")},                                                                   //
+		{Name: storage.VolumeLV("half"), Tags: []string{"lvmsnap.driver=" + Driver}},                            // no CSI name
+		{Name: "data", Tags: []string{"lvmsnap.driver=" + Driver, "lvmsnap.name=foo"}},                          // our tags, another name
+		{Name: storage.VolumeLV("foo"), Tags: []string{"lvmsnap.driver=other.example.com", "lvmsnap.name=foo"}}, // another driver's
 	}
 	for _, o := range lookalikes {
 		o.Pool, o.SizeBytes = e.Pool, 4*MiB
