@@ -38,20 +38,20 @@ func (c *Client) GroupName() string { return c.group }
 
 func (c *Client) path(lv string) string { return c.group + "/" + lv }
 
-// View lists the visible logical volumes as LVs does, but from the metadata on the disks where that can be had:
-// what is only in the kernel (activity, health, percentages) is unknown then.
-func (c *Client) View(ctx context.Context) ([]LV, error) {
-	if c.reader == nil {
-		return c.LVs(ctx)
+// View is the group's metadata, from the disks where it can be had there: what is only in the kernel (activity,
+// health, percentages) is unknown then. Else it has just what LVs lists.
+func (c *Client) View(ctx context.Context) (Metadata, error) {
+	if c.reader != nil {
+		m, err := c.reader.Metadata(c.group)
+		if err != nil && c.reader.Locate(ctx, c) == nil {
+			m, err = c.reader.Metadata(c.group)
+		}
+		if err == nil {
+			return m, nil
+		}
 	}
-	m, err := c.reader.Metadata(c.group)
-	if err != nil && c.reader.Locate(ctx, c) == nil {
-		m, err = c.reader.Metadata(c.group)
-	}
-	if err != nil {
-		return c.LVs(ctx)
-	}
-	return m.LVs, nil
+	lvs, err := c.LVs(ctx)
+	return Metadata{Group: c.group, LVs: lvs}, err
 }
 
 // run runs one command and turns a failure into a CommandError.

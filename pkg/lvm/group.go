@@ -72,17 +72,17 @@ func (g *Group) Do(ctx context.Context, purpose string, limit time.Duration, fn 
 }
 
 // View is Client.View for those who only look. It waits for nobody's turn unless LVM itself must be asked.
-func (g *Group) View(ctx context.Context, limit time.Duration) (lvs []LV, err error) {
+func (g *Group) View(ctx context.Context, limit time.Duration) (m Metadata, err error) {
 	if g.client.reader != nil {
 		if m, err := g.client.reader.Metadata(g.name); err == nil {
-			return m.LVs, nil
+			return m, nil
 		}
 	}
 	err = g.Do(ctx, "look", limit, func(ctx context.Context, c *Client) error {
-		lvs, err = c.View(ctx)
+		m, err = c.View(ctx)
 		return err
 	})
-	return lvs, err
+	return m, err
 }
 
 func (g *Group) hold(purpose string) {

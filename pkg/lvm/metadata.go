@@ -15,6 +15,9 @@ type Metadata struct {
 	ExtentBytes int64
 	PVs         []string // UUIDs
 	LVs         []LV     // visible ones, by name; see LV.Attr for what is unknown. Do not modify.
+	// TextBytes is the length of the metadata, TextLimitBytes how long it can become: LVM refuses a change that
+	// would make it longer. 0 is unknown.
+	TextBytes, TextLimitBytes int64
 }
 
 // ParseMetadata reads the text that LVM keeps in a metadata area, or writes by vgcfgbackup(8).

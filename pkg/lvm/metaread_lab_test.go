@@ -50,6 +50,9 @@ func TestDiskReaderSeesEveryChange(t *testing.T) {
 		if m.Sequence != info.Sequence || m.ExtentBytes != info.ExtentBytes {
 			t.Errorf("%s: seqno %d, want %d", what, m.Sequence, info.Sequence)
 		}
+		if free := m.TextLimitBytes - m.TextBytes; free < info.MetadataFreeBytes-1024 || free > info.MetadataFreeBytes+1024 {
+			t.Errorf("%s: %d bytes of metadata are free, %d by vgs", what, free, info.MetadataFreeBytes)
+		}
 		if diff := cmp.Diff(onDisk(want), onDisk(m.LVs)); diff != "" {
 			t.Errorf("%s: lvs (-) and the disks (+) differ:\n%s", what, diff)
 		}

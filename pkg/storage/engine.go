@@ -211,7 +211,7 @@ const (
 // inTurn looks at a group, in its turn when it is to be changed.
 func (e *Engine) inTurn(ctx context.Context, g *group, m mode, purpose string, fn func(context.Context, *lvm.Client, *view) error) error {
 	if m == looking {
-		v, err := e.look(ctx, g, func(ctx context.Context) ([]lvm.LV, error) { return g.View(ctx, e.limit) })
+		v, err := e.look(ctx, g, func(ctx context.Context) (lvm.Metadata, error) { return g.View(ctx, e.limit) })
 		if err != nil {
 			return err
 		}

@@ -51,7 +51,10 @@ func (e *Engine) Capacity(ctx context.Context, class Class) (Capacity, error) {
 		err := e.inTurn(ctx, g, looking, "Capacity", func(ctx context.Context, _ *lvm.Client, v *view) error {
 			class.VolumeGroup = g.Name()
 			placed, err := b.Place(v.lvs, class)
-			if errors.Is(err, ErrInvalid) {
+			if err == nil {
+				err = v.checkRoom()
+			}
+			if errors.Is(err, ErrInvalid) || errors.Is(err, ErrNoSpace) {
 				klog.FromContext(ctx).V(2).Info("No capacity", "class", class, "reason", err)
 				return nil
 			}

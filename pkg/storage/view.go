@@ -17,27 +17,44 @@ import (
 
 // view is what one volume group holds at one moment, read through the eyes of this driver.
 type view struct {
-	e     *Engine
-	group *group
-	lvs   []lvm.LV
-	state map[string]State
+	e        *Engine
+	group    *group
+	metadata lvm.Metadata
+	lvs      []lvm.LV // shared with other views: not to be changed in place
+	state    map[string]State
 }
 
-// look makes a view of what list returns.
-func (e *Engine) look(ctx context.Context, g *group, list func(context.Context) ([]lvm.LV, error)) (*view, error) {
-	lvs, err := list(ctx)
+// look makes a view of what read returns.
+func (e *Engine) look(ctx context.Context, g *group, read func(context.Context) (lvm.Metadata, error)) (*view, error) {
+	m, err := read(ctx)
 	if err != nil {
 		return nil, classify(err)
 	}
-	v := &view{e: e, group: g, lvs: slices.Clone(lvs), state: map[string]State{}}
+	v := &view{e: e, group: g, metadata: m, lvs: m.LVs, state: make(map[string]State, len(m.LVs))}
 	for _, b := range e.backends {
-		states, err := b.States(ctx, g.Name(), lvs)
+		states, err := b.States(ctx, g.Name(), m.LVs)
 		if err != nil {
 			return nil, classify(err)
 		}
 		maps.Copy(v.state, states)
 	}
 	return v, nil
+}
+
+// metadataReservePercent of a group's metadata area are kept for what frees space: LVM's way to remove a thin
+// volume makes the metadata longer first.
+const metadataReservePercent = 5
+
+// checkRoom refuses a creation when the group's metadata area is nearly full. LVM would refuse it, too, but at
+// the last byte, and then it refuses whatever an administrator wants to do about it.
+func (v *view) checkRoom() error {
+	used, limit := v.metadata.TextBytes, v.metadata.TextLimitBytes
+	if limit == 0 || used <= limit/100*(100-metadataReservePercent) {
+		return nil
+	}
+	return fmt.Errorf("%w: the metadata area of volume group %s has %d of %d bytes used (%.1f%%), the rest is kept for removals: "+
+		"delete snapshots or volumes, or give the group a disk with a larger area (vgextend --metadatasize, "+
+		"then pvchange --metadataignore y on the others)", ErrNoSpace, v.group.Name(), used, limit, float64(used)*100/float64(limit))
 }
 
 // sweep removes what a crash left of this driver's LVs, before anything else changes the group: see
@@ -53,7 +70,7 @@ func (v *view) sweep(ctx context.Context, c *lvm.Client) error {
 		if err := c.Remove(ctx, name); err != nil {
 			return fmt.Errorf("%s/%s was interrupted before it was made and cannot be removed: %w", v.group.Name(), name, err)
 		}
-		v.lvs = slices.DeleteFunc(v.lvs, func(lv lvm.LV) bool { return lv.Name == name })
+		v.lvs = slices.DeleteFunc(slices.Clone(v.lvs), func(lv lvm.LV) bool { return lv.Name == name })
 	}
 	return nil
 }

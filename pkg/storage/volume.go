@@ -97,6 +97,9 @@ func (e *Engine) createVolume(ctx context.Context, c *lvm.Client, v *view, name 
 	if err != nil {
 		return Volume{}, err
 	}
+	if err := v.checkRoom(); err != nil {
+		return Volume{}, err
+	}
 	requested, size, err := chooseSize(spec.RequiredBytes, spec.LimitBytes, source, v.group.extentBytes)
 	if err == nil && source == nil && spec.Access == AccessMount {
 		err = checkLeastSize(spec.FSType, requested, size)
