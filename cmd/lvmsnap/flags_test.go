@@ -35,12 +35,12 @@ func TestParseFlags(t *testing.T) {
 		"defaults": {args: []string{"--volume-group", "vg"}, want: defaults(func(*options) {})},
 		"all": {
 			args: []string{
-				"--endpoint=unix:/x.sock", "--node-id=n1", "--driver-name=d.example", "--volume-group=a", "--metrics-address=:9090",
+				"--endpoint=unix:/x.sock", "--node-id=n1", "--driver-name=d.example", "--volume-group=a", "--metrics-address=:9090", "--enable-pprof",
 				"--work-dir=/var/x", "--host-namespace", "--pool-data-reserve=1", "--pool-metadata-reserve=2", "-v=0",
 			},
 			nodeName: "not this",
 			want: options{
-				endpoint: "unix:/x.sock", nodeID: "n1", driverName: "d.example", volumeGroups: []string{"a"}, metricsAddress: ":9090",
+				endpoint: "unix:/x.sock", nodeID: "n1", driverName: "d.example", volumeGroups: []string{"a"}, metricsAddress: ":9090", enablePprof: true,
 				workDir: "/var/x", hostNamespace: true, poolDataReserve: 1, poolMetadataReserve: 2,
 			},
 		},
@@ -108,6 +108,7 @@ func TestParseFlagsRefuses(t *testing.T) {
 		"unknown flag":        {[]string{"--volume-group=a", "--pool-reserve=5"}, "unknown flag: --pool-reserve"},
 		"unknown shorthand":   {[]string{"--volume-group=a", "-x"}, "unknown shorthand flag: 'x'"},
 		"an argument":         {[]string{"--volume-group=a", "b"}, `unexpected argument "b"`},
+		"profiles nowhere":    {[]string{"--volume-group=a", "--enable-pprof"}, "--enable-pprof: needs --metrics-address"},
 		"no percentage":       {[]string{"--volume-group=a", "--pool-data-reserve=x"}, "not a percentage"},
 		"negative percentage": {[]string{"--volume-group=a", "--pool-data-reserve=-1"}, "not a percentage"},
 		"all of a pool":       {[]string{"--volume-group=a", "--pool-metadata-reserve=100%"}, "not a percentage"},
@@ -171,7 +172,7 @@ func TestFlagsAreDocumented(t *testing.T) {
 	// Defaults that a flag cannot show by itself.
 	spelled := map[string]string{
 		"volume-group": "required", "node-id": "`$NODE_NAME`, else the host name", "metrics-address": "empty: off",
-		"host-namespace": "off", "version": "", "vmodule": "empty",
+		"host-namespace": "off", "enable-pprof": "off", "version": "", "vmodule": "empty",
 	}
 	newFlagSet(new(options)).VisitAll(func(f *pflag.Flag) {
 		column, ok := documented[f.Name]

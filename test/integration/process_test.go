@@ -3,6 +3,8 @@
 package integration_test
 
 import (
+	"io"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -123,5 +125,41 @@ func TestRefusesToStart(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// Metrics are served when asked for, profiles only when those are asked for, too.
+func TestMetricsAddress(t *testing.T) {
+	vg := labtest.VolumeGroup(t, labtest.Options{ThinPool: "pool"})
+	for _, tt := range []struct {
+		flags    []string
+		profiles int
+	}{
+		{nil, http.StatusNotFound},
+		{[]string{"--enable-pprof"}, http.StatusOK},
+	} {
+		d := driverproc.Start(t, driverproc.Options{Groups: []string{vg.Name}, Flags: append([]string{"--metrics-address=127.0.0.1:9090"}, tt.flags...)})
+		get := func(path string) (int, string) {
+			t.Helper()
+			res, err := http.Get("http://127.0.0.1:9090" + path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer res.Body.Close()
+			body, err := io.ReadAll(res.Body)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return res.StatusCode, string(body)
+		}
+		if code, body := get("/metrics"); code != http.StatusOK || !strings.Contains(body, `lvmsnap_lvm_command_duration_seconds_count{result="ok",verb="vgs",volume_group="`+vg.Name) {
+			t.Errorf("metrics with %q: %d\n%s", tt.flags, code, body)
+		}
+		for _, path := range []string{"/debug/pprof/heap?debug=1", "/debug/pprof/profile?seconds=1"} {
+			if code, _ := get(path); code != tt.profiles {
+				t.Errorf("%s with %q: %d, want %d", path, tt.flags, code, tt.profiles)
+			}
+		}
+		d.Stop()
 	}
 }
