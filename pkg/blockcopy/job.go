@@ -75,7 +75,7 @@ func (j *job) work(ctx context.Context) (err error) {
 			err = j.zeroStep(ctx, buf, offset, n)
 		}
 		if err != nil {
-			return fmt.Errorf("at byte %d: %w", offset, err)
+			return fmt.Errorf("in the block at byte %d: %w", offset, err)
 		}
 		j.front.finish(offset, n)
 		if err := j.checkpointIfDue(); err != nil {

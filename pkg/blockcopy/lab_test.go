@@ -276,7 +276,7 @@ func TestLabBrokenSource(t *testing.T) {
 	t.Cleanup(func() { labtest.Run(t, "dmsetup", "remove", broken) })
 	labtest.Run(t, "dmsetup", "mknodes", broken) // without udev, nobody has
 	p, err := Copy(t.Context(), Request{Source: "/dev/mapper/" + broken, Destination: destination, SizeBytes: 32 * mib}, Options{CheckpointInterval: 1})
-	if !errors.Is(err, unix.EIO) || !strings.Contains(err.Error(), "at byte 10485760: read /dev/mapper/"+broken) {
+	if !errors.Is(err, unix.EIO) || !strings.Contains(err.Error(), "in the block at byte 8388608: read /dev/mapper/"+broken) {
 		t.Error(err)
 	}
 	if p.DurableBytes > 10*mib {
