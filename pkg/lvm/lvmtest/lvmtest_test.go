@@ -204,7 +204,7 @@ func TestOnCommand(t *testing.T) {
 	if v := find(t, c, "theirs"); v.Origin != "" || v.ThinID != 2 || v.Attr != "Vwi---tz--" {
 		t.Errorf("theirs is %+v", v)
 	}
-	if lines := host.CommandLines(); len(lines) != 3 || lines[1] != "lvremove --yes vg0/v" {
+	if lines := host.CommandLines(); len(lines) != 3 || lines[1] != "lvremove --yes --select lv_role!=thickorigin vg0/v" {
 		t.Errorf("commands %q", lines)
 	}
 	host.ResetCommands()
