@@ -41,17 +41,34 @@ func (c *Client) path(lv string) string { return c.group + "/" + lv }
 // View lists the visible logical volumes as LVs does, but from the metadata on the disks where that can be had:
 // what is only in the kernel (activity, health, percentages) is unknown then.
 func (c *Client) View(ctx context.Context) ([]LV, error) {
-	if c.reader == nil {
+	m, err := c.metadata(ctx)
+	if err != nil {
 		return c.LVs(ctx)
+	}
+	return m.LVs, nil
+}
+
+// FreeBytes is how much of the group no LV uses, from the metadata on the disks where that can be had.
+func (c *Client) FreeBytes(ctx context.Context) (int64, error) {
+	if m, err := c.metadata(ctx); err == nil {
+		return m.FreeBytes, nil
+	}
+	vg, err := c.VG(ctx)
+	return vg.FreeBytes, err
+}
+
+var errNoReader = errors.New("metadata is not read from the disks")
+
+// metadata reads the disks; an error means that LVM has to be asked.
+func (c *Client) metadata(ctx context.Context) (Metadata, error) {
+	if c.reader == nil {
+		return Metadata{}, errNoReader
 	}
 	m, err := c.reader.Metadata(c.group)
 	if err != nil && c.reader.Locate(ctx, c) == nil {
 		m, err = c.reader.Metadata(c.group)
 	}
-	if err != nil {
-		return c.LVs(ctx)
-	}
-	return m.LVs, nil
+	return m, err
 }
 
 // run runs one command and turns a failure into a CommandError.
