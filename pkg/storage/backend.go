@@ -13,22 +13,30 @@ type Backend interface {
 	// Open is called once for every group at the start.
 	Open(ctx context.Context, c *lvm.Client, lvs []lvm.LV) error
 	// Place fills in what the class leaves open, from what the group has; ErrInvalid when it cannot be.
-	Place(lvs []lvm.LV, class Class) (Class, error)
+	Place(m lvm.Metadata, class Class) (Class, error)
+	// Zeroed says whether a new volume reads zeroes. Else the engine overwrites it before anybody gets it.
+	Zeroed() bool
 	// CreateVolume makes an empty, inactive volume.
 	CreateVolume(ctx context.Context, c *lvm.Client, v NewVolume) error
 	// CreateSnapshot cuts a read-only, inactive snapshot and returns once it is durable. The tags are asked
 	// for at the last moment before the cut, because the time is among them.
 	CreateSnapshot(ctx context.Context, c *lvm.Client, s NewSnapshot) error
-	// Restore makes an inactive, writable volume with the content of the source, a volume or a snapshot.
-	Restore(ctx context.Context, c *lvm.Client, v NewVolume, source lvm.LV) error
-	// Extend grows a volume, online.
+	// Extend grows a volume, online where the backend can.
 	Extend(ctx context.Context, c *lvm.Client, lv lvm.LV, sizeBytes int64) error
 	// States says of each of its LVs, by name, whether it is really there.
 	States(ctx context.Context, group string, lvs []lvm.LV) (map[string]State, error)
 	// Pools reports the state of the pools among the group's LVs.
 	Pools(ctx context.Context, group string, lvs []lvm.LV) ([]Pool, error)
 	// Capacity says how much room a placed class has.
-	Capacity(ctx context.Context, class Class) (Capacity, error)
+	Capacity(ctx context.Context, m lvm.Metadata, class Class) (Capacity, error)
+}
+
+// Sharer is a Backend in which a volume can share the blocks of what it is made from, so that nothing is copied.
+type Sharer interface {
+	// Shares says whether a volume of the (placed) class can share the blocks of such a source.
+	Shares(source, class Class) bool
+	// Restore makes an inactive, writable volume with the content of the source, a volume or a snapshot.
+	Restore(ctx context.Context, c *lvm.Client, v NewVolume, source lvm.LV) error
 }
 
 // NewVolume is what a backend needs to know to make a volume.
@@ -37,6 +45,7 @@ type NewVolume struct {
 	Class     Class // placed
 	SizeBytes int64 // a multiple of the extent size
 	Tags      []string
+	Group     lvm.Metadata // as it is before
 }
 
 // NewSnapshot is what a backend needs to know to cut a snapshot.
@@ -44,7 +53,9 @@ type NewSnapshot struct {
 	LV     string
 	Origin lvm.LV
 	Class  Class
+	COW    COWSize
 	Tags   func() []string
+	Group  lvm.Metadata
 }
 
 // State is whether an LV is really there.
@@ -59,4 +70,6 @@ const (
 	// StatePhantom: LVM was killed after its own commit and before the kernel's. The LV was reported to nobody,
 	// and the next change of the pool would make it, with that later moment's content.
 	StatePhantom
+	// StateInvalid: a COW snapshot that overflowed, or whose disk failed. Its content is lost.
+	StateInvalid
 )

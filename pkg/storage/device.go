@@ -3,6 +3,7 @@ package storage
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strconv"
 
 	"github.com/lvmsnap/lvmsnap/pkg/lvm"
@@ -17,6 +18,7 @@ func (e *Engine) Activate(ctx context.Context, id string) (Volume, error) {
 			}
 			vol.Active = true
 		}
+		e.fills.claim(lv.UUID)
 		return nil
 	})
 }
@@ -31,7 +33,13 @@ func (e *Engine) Deactivate(ctx context.Context, id string) error {
 		if err := e.checkClosed(ctx, v.group.Name(), lv); err != nil {
 			return err
 		}
-		return c.Deactivate(ctx, lv.Name)
+		if e.fills.giveUp(lv.UUID) {
+			return nil // a copy reads its snapshot, and deactivates both at its end
+		}
+		if err := v.checkClosed(ctx, lv); err != nil {
+			return err
+		}
+		return v.deactivate(ctx, c, lv)
 	})
 	return ignoreNotFound(err)
 }
@@ -50,7 +58,8 @@ func (e *Engine) Initialized(ctx context.Context, id string) error {
 // ExpandVolume grows the device (not the file system on it) to at least requiredBytes, online; a volume that
 // is large enough already is left alone.
 func (e *Engine) ExpandVolume(ctx context.Context, id string, requiredBytes, limitBytes int64) (Volume, error) {
-	return e.changeVolume(ctx, id, "ExpandVolume", func(ctx context.Context, c *lvm.Client, v *view, lv lvm.LV, vol *Volume) error {
+	var f *fill
+	out, err := e.changeVolume(ctx, id, "ExpandVolume", func(ctx context.Context, c *lvm.Client, v *view, lv lvm.LV, vol *Volume) error {
 		size, ok := roundUp(requiredBytes, v.group.extentBytes)
 		if !ok {
 			return fmt.Errorf("%w: %d bytes cannot be a volume", ErrSizeRange, requiredBytes)
@@ -61,17 +70,67 @@ func (e *Engine) ExpandVolume(ctx context.Context, id string, requiredBytes, lim
 				ErrSizeRange, id, size, limitBytes, v.group.extentBytes)
 		}
 		if size > lv.SizeBytes {
-			b, err := e.backend(vol.Class.Type)
+			grown, err := e.grow(ctx, c, v, lv, size, vol)
+			if fillOf(grown).kind != fillNone {
+				f = e.startFill(ctx, lv.Name, false)
+			}
 			if err != nil {
 				return err
 			}
-			if err := b.Extend(ctx, c, lv, size); err != nil {
-				return err
-			}
-			lv.SizeBytes, vol.SizeBytes = size, size
+			lv = grown
+			vol.SizeBytes = lv.SizeBytes
 		}
 		return v.recordRequest(ctx, c, lv, requiredBytes, vol)
 	})
+	if err == nil && f != nil {
+		err = e.fills.wait(ctx, f)
+	}
+	return out, err
+}
+
+// grow extends a volume. What others left on new extents is no danger below a file system, which shows nothing that was not
+// written to it; a block volume is not to be seen before it is overwritten.
+func (e *Engine) grow(ctx context.Context, c *lvm.Client, v *view, lv lvm.LV, size int64, vol *Volume) (lvm.LV, error) {
+	b, err := e.backend(vol.Class.Type)
+	if err != nil {
+		return lv, err
+	}
+	if b.Zeroed() || vol.Access == AccessMount {
+		if err := b.Extend(ctx, c, lv, size); err != nil {
+			return lv, err
+		}
+		return lvAfter(ctx, c, lv, size)
+	}
+	if vol.Active {
+		return lv, fmt.Errorf("%w: the extents that %s/%s would get hold what others left, and have to be overwritten before a block volume shows them: "+
+			"expand it while nothing uses it", ErrInUse, v.group.Name(), lv.Name)
+	}
+	// The tag comes first. A crash before the growth leaves nothing to overwrite, and the job finds that out.
+	fill := tag(tagFill, growFrom(lv.SizeBytes))
+	if err := c.ChangeTags(ctx, lv.Name, nil, []string{fill}); err != nil {
+		return lv, err
+	}
+	lv.Tags = append(slices.Clone(lv.Tags), fill)
+	if err := b.Extend(ctx, c, lv, size); err != nil {
+		return lv, err
+	}
+	return lvAfter(ctx, c, lv, size)
+}
+
+// lvAfter is an LV that was extended: of stripes, LVM may have added more.
+func lvAfter(ctx context.Context, c *lvm.Client, lv lvm.LV, size int64) (lvm.LV, error) {
+	if lv.Pool != "" {
+		lv.SizeBytes = size
+		return lv, nil
+	}
+	m, err := c.View(ctx)
+	if err != nil {
+		return lv, err
+	}
+	if i := slices.IndexFunc(m.LVs, func(l lvm.LV) bool { return l.Name == lv.Name }); i >= 0 {
+		return m.LVs[i], nil
+	}
+	return lv, fmt.Errorf("%w: %s has vanished", ErrNotFound, lv.Name)
 }
 
 // recordRequest keeps what was asked for with an LV that has just got, or has got, that size. It comes after

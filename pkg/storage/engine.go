@@ -23,6 +23,7 @@ type Engine struct {
 	backends map[Type]Backend
 	kernel   dm.Kernel
 	locks    keylock.Set
+	fills    *fills
 	limit    time.Duration
 	now      func() time.Time
 }
@@ -40,6 +41,7 @@ type Options struct {
 	Groups   []*lvm.Group // the opt-in list; the first is the default
 	Backends map[Type]Backend
 	Kernel   dm.Kernel
+	Fill     FillOptions
 	// CommandLimit bounds one operation once it has begun, long after its caller gave up; default 10 minutes.
 	CommandLimit time.Duration
 	Now          func() time.Time // default time.Now
@@ -51,7 +53,7 @@ const (
 	stuckAfter = 2 * time.Minute
 )
 
-// New makes an engine and looks at every group once: an error says which group or pool is missing and how to
+// New makes an engine, which Close ends, and looks at every group once: an error says which group or pool is missing and how to
 // make it.
 func New(ctx context.Context, o Options) (*Engine, error) {
 	if len(o.Groups) == 0 {
@@ -62,7 +64,7 @@ func New(ctx context.Context, o Options) (*Engine, error) {
 	}
 	e := &Engine{
 		driver: o.Driver, node: NodeHash(o.NodeID), backends: o.Backends, kernel: o.Kernel,
-		limit: o.CommandLimit, now: o.Now,
+		limit: o.CommandLimit, now: o.Now, fills: newFills(o.Fill),
 	}
 	if e.limit <= 0 {
 		e.limit = defaultCommandLimit
@@ -77,8 +79,15 @@ func New(ctx context.Context, o Options) (*Engine, error) {
 		}
 		e.groups = append(e.groups, opened)
 	}
+	if err := e.resumeFills(ctx); err != nil {
+		e.Close()
+		return nil, err
+	}
 	return e, nil
 }
+
+// Close ends what the engine does by itself. What is left undone is begun again by the next engine.
+func (e *Engine) Close() { e.fills.close() }
 
 func (e *Engine) open(ctx context.Context, g *lvm.Group) (*group, error) {
 	out := &group{Group: g}
@@ -219,8 +228,12 @@ func (e *Engine) inTurn(ctx context.Context, g *group, m mode, purpose string, f
 	}
 	return g.Do(ctx, purpose, e.limit, func(ctx context.Context, c *lvm.Client) error {
 		v, err := e.look(ctx, g, c.View)
-		if err == nil {
-			err = v.sweep(ctx, c)
+		if err != nil {
+			return err
+		}
+		swept, err := v.sweep(ctx, c)
+		if err == nil && swept {
+			v, err = e.look(ctx, g, c.View)
 		}
 		if err != nil {
 			return err
@@ -270,9 +283,18 @@ func (e *Engine) withLV(
 
 // locate says which group holds an LV, nil when none does.
 func (e *Engine) locate(ctx context.Context, name, purpose string) (*group, error) {
-	var out *group
+	v, err := e.locateView(ctx, name, purpose)
+	if v == nil {
+		return nil, err
+	}
+	return v.group, err
+}
+
+// locateView is a view of the group that holds an LV, nil when none does.
+func (e *Engine) locateView(ctx context.Context, name, purpose string) (*view, error) {
+	var out *view
 	err := e.withLV(ctx, name, looking, purpose, func(_ context.Context, _ *lvm.Client, v *view, _ lvm.LV) error {
-		out = v.group
+		out = v
 		return nil
 	})
 	if errors.Is(err, ErrNotFound) {
@@ -293,7 +315,7 @@ func (e *Engine) settle(ctx context.Context, g *group, c *lvm.Client, name strin
 		if _, ours := owned(lv, e.driver, lvName); !left || !ours {
 			return cause
 		}
-		if err = c.Remove(ctx, name); err == nil {
+		if err = v.discard(ctx, c, lv); err == nil {
 			return cause
 		}
 	}
@@ -304,6 +326,9 @@ func (e *Engine) settle(ctx context.Context, g *group, c *lvm.Client, name strin
 // remove deletes an LV of this driver. What is not there, or not the driver's, is left alone and no error.
 func (e *Engine) remove(ctx context.Context, name, purpose string, lvName func(string) string) error {
 	_, err := change(ctx, e, name, purpose, func() (struct{}, error) {
+		if err := e.fills.stop(ctx, name); err != nil {
+			return struct{}{}, err
+		}
 		return struct{}{}, e.whenClosed(ctx, func() error {
 			return e.withLV(ctx, name, changing, purpose+" "+name, func(ctx context.Context, c *lvm.Client, v *view, lv lvm.LV) error {
 				if _, ok := owned(lv, e.driver, lvName); !ok {
@@ -312,7 +337,10 @@ func (e *Engine) remove(ctx context.Context, name, purpose string, lvName func(s
 				if err := e.checkClosed(ctx, v.group.Name(), lv); err != nil {
 					return err
 				}
-				return c.Remove(ctx, lv.Name)
+				if _, isVolume := owned(lv, e.driver, VolumeLV); !isVolume && e.fills.isRead(lv.UUID) {
+					return fmt.Errorf("%w: %s/%s is being copied into a new volume", ErrInUse, v.group.Name(), lv.Name)
+				}
+				return v.discard(ctx, c, lv)
 			})
 		})
 	})

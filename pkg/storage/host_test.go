@@ -4,12 +4,14 @@ import (
 	"context"
 	"strings"
 	"testing"
+	"time"
 
 	"go.uber.org/goleak"
 
 	"github.com/lvmsnap/lvmsnap/pkg/lvm"
 	"github.com/lvmsnap/lvmsnap/pkg/lvm/lvmtest"
 	"github.com/lvmsnap/lvmsnap/pkg/storage"
+	"github.com/lvmsnap/lvmsnap/pkg/storage/thick"
 	"github.com/lvmsnap/lvmsnap/pkg/storage/thin"
 )
 
@@ -56,12 +58,17 @@ func open(t *testing.T, fake *lvmtest.LVM, names ...string) (*storage.Engine, er
 		}
 		groups = append(groups, g)
 	}
-	return storage.New(t.Context(), storage.Options{
-		Driver: "csi.lvmsnap.io", NodeID: node, Groups: groups, Kernel: fake,
+	e, err := storage.New(t.Context(), storage.Options{
+		Driver: "csi.lvmsnap.io", NodeID: node, Groups: groups, Kernel: fake, Fill: storage.FillOptions{Filler: fake, Wait: time.Second},
 		Backends: map[storage.Type]storage.Backend{
-			storage.TypeThin: thin.New(thin.Options{Kernel: fake, DataReservePercent: 5, MetadataReservePercent: 10}),
+			storage.TypeThin:  thin.New(thin.Options{Kernel: fake, DataReservePercent: 5, MetadataReservePercent: 10}),
+			storage.TypeThick: thick.New(fake),
 		},
 	})
+	if err == nil {
+		t.Cleanup(e.Close)
+	}
+	return e, err
 }
 
 func (h *host) volume(t *testing.T, name string) storage.Volume {

@@ -11,6 +11,8 @@ import (
 const (
 	volumePrefix   = "csi-v-"
 	snapshotPrefix = "csi-s-"
+	clonePrefix    = "csi-c-"
+	asidePrefix    = "csi-d-"
 	handleVersion  = "v1"
 )
 
@@ -37,6 +39,13 @@ func VolumeLV(csiName string) string { return volumePrefix + hash(csiName, nameH
 
 // SnapshotLV is the LV name of a snapshot; see VolumeLV.
 func SnapshotLV(csiName string) string { return snapshotPrefix + hash(csiName, nameHashLength) }
+
+// cloneLV is the LV name of the snapshot from which the volume with this CSI name is copied, while it is.
+func cloneLV(csiName string) string { return clonePrefix + hash(csiName, nameHashLength) }
+
+// asideLV is the name under which a deleted volume waits for its last COW snapshot to go. The UUID makes it unique:
+// volumes of one name can be deleted one after the other.
+func asideLV(uuid string) string { return asidePrefix + hash(uuid, nameHashLength) }
 
 // Handle is the CSI id of a volume or snapshot: v1/<node hash>/<lv name>. It says all that is needed to find
 // the object again, on the right node, when everything else is lost.

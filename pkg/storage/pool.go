@@ -50,7 +50,7 @@ func (e *Engine) Capacity(ctx context.Context, class Class) (Capacity, error) {
 		var out Capacity
 		err := e.inTurn(ctx, g, looking, "Capacity", func(ctx context.Context, _ *lvm.Client, v *view) error {
 			class.VolumeGroup = g.Name()
-			placed, err := b.Place(v.lvs, class)
+			placed, err := b.Place(v.metadata, class)
 			if err == nil {
 				err = v.checkRoom()
 			}
@@ -61,7 +61,7 @@ func (e *Engine) Capacity(ctx context.Context, class Class) (Capacity, error) {
 			if err != nil {
 				return err
 			}
-			out, err = b.Capacity(ctx, placed)
+			out, err = b.Capacity(ctx, v.metadata, placed)
 			return err
 		})
 		if err != nil {

@@ -65,6 +65,9 @@ func (e *Engine) createSnapshot(ctx context.Context, c *lvm.Client, v *view, nam
 	if !ok {
 		return Snapshot{}, fmt.Errorf("%w: %s/%s is not a volume of this driver", ErrNotFound, v.group.Name(), origin.Name)
 	}
+	if fillOf(origin).kind != fillNone {
+		return Snapshot{}, e.fills.find(origin.Name).pending()
+	}
 	backend, err := e.backend(vol.Class.Type)
 	if err != nil {
 		return Snapshot{}, err
@@ -79,7 +82,7 @@ func (e *Engine) createSnapshot(ctx context.Context, c *lvm.Client, v *view, nam
 		tagObject: objectText(spec.Object.Namespace, spec.Object.Name), tagContent: spec.Object.ContentName,
 	}
 	var tags []string
-	err = backend.CreateSnapshot(ctx, c, NewSnapshot{LV: name, Origin: origin, Class: vol.Class, Tags: func() []string {
+	err = backend.CreateSnapshot(ctx, c, NewSnapshot{LV: name, Origin: origin, Class: vol.Class, COW: spec.COW, Group: v.metadata, Tags: func() []string {
 		r[tagCreated] = strconv.FormatInt(e.now().UnixNano(), 10)
 		tags = r.tags()
 		return tags
@@ -89,6 +92,9 @@ func (e *Engine) createSnapshot(ctx context.Context, c *lvm.Client, v *view, nam
 	}
 	// What was just committed is known; asking LVM for it again would double the time.
 	cut := lvm.LV{Name: name, SizeBytes: origin.SizeBytes, Tags: tags, Attr: "Vri---tz-k", Origin: origin.Name, Pool: origin.Pool}
+	if origin.Pool == "" {
+		cut.Attr, cut.OriginBytes = "sri------k", origin.SizeBytes
+	}
 	v.state[name] = StateCommitted
 	s, _ := v.snapshot(cut)
 	return s, nil
@@ -113,6 +119,10 @@ func (v *view) existingSnapshot(lv lvm.LV, spec SnapshotSpec) (Snapshot, error) 
 
 // notKnown is the answer about an LV whose pool says nothing about it.
 func (v *view) notKnown(lv lvm.LV) error {
+	if lv.Pool == "" {
+		return fmt.Errorf("%w: %s/%s is not what its tags say, or of a kind that this driver does not make; see `lvs -a -o+tags`",
+			ErrDamaged, v.group.Name(), lv.Name)
+	}
 	return fmt.Errorf("%w: %s/%s: its thin pool is not active, or LVM and the kernel disagree about it, so nobody knows whether it is there; see `lvs -o+transaction_id` and `dmsetup status`, or lvchange --activate y %s/%s",
 		ErrDamaged, v.group.Name(), lv.Name, v.group.Name(), lv.Pool)
 }

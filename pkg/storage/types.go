@@ -43,6 +43,19 @@ type Class struct {
 	Type        Type   // default thin
 	VolumeGroup string // default: the first group that the driver was told of
 	ThinPool    string // default: the group's only thin pool
+	Layout      Layout // of thick volumes
+}
+
+// unit of the sizes of such volumes: whole extents, the same number on each stripe.
+func (c Class) unit(extentBytes int64) int64 { return extentBytes * int64(max(c.Layout.Stripes, 1)) }
+
+// Layout is how a thick volume lies on the group's disks; empty is linear. What exists does not tell: it is for those
+// that are to be made. lvmraid(7)
+type Layout struct {
+	RAIDType    string // raid1, raid5 or raid10; empty: linear, or with Stripes striped
+	Stripes     int    // without parity and copies
+	StripeBytes int64  // default: LVM's
+	Mirrors     int    // the copies beside the first
 }
 
 // VolumeSpec is a validated request for a volume.
@@ -97,7 +110,22 @@ const (
 type SnapshotSpec struct {
 	Name     string // the CSI name: any Unicode, at most 128 bytes
 	SourceID string // the handle of the source volume
+	COW      COWSize
 	Object   SnapshotObject
+}
+
+// COWSize is how much of a thick volume can be overwritten before its snapshot is lost; the zero value is all of it.
+type COWSize struct {
+	Bytes   int64
+	Percent int // of the volume
+}
+
+// Of a volume with so many bytes; 0 is all of it.
+func (s COWSize) Of(volumeBytes int64) int64 {
+	if s.Bytes > 0 {
+		return s.Bytes
+	}
+	return int64(float64(volumeBytes) * float64(s.Percent) / 100)
 }
 
 // SnapshotObject is what Kubernetes calls a snapshot (--extra-create-metadata), kept for people and tools.

@@ -9,8 +9,6 @@ import (
 	"slices"
 	"strings"
 
-	"k8s.io/klog/v2"
-
 	"github.com/lvmsnap/lvmsnap/pkg/dm"
 	"github.com/lvmsnap/lvmsnap/pkg/lvm"
 )
@@ -38,6 +36,11 @@ func (e *Engine) look(ctx context.Context, g *group, read func(context.Context) 
 		}
 		maps.Copy(v.state, states)
 	}
+	for _, lv := range m.LVs {
+		if v.halfMade(lv) {
+			v.state[lv.Name] = StatePhantom
+		}
+	}
 	return v, nil
 }
 
@@ -55,30 +58,6 @@ func (v *view) checkRoom() error {
 	return fmt.Errorf("%w: the metadata area of volume group %s has %d of %d bytes used (%.1f%%), the rest is kept for removals: "+
 		"delete snapshots or volumes, or give the group a disk with a larger area (vgextend --metadatasize, "+
 		"then pvchange --metadataignore y on the others)", ErrNoSpace, v.group.Name(), used, limit, float64(used)*100/float64(limit))
-}
-
-// sweep removes what a crash left of this driver's LVs, before anything else changes the group: see
-// StatePhantom.
-func (v *view) sweep(ctx context.Context, c *lvm.Client) error {
-	for name, state := range v.state {
-		lv, ok := v.find(name)
-		if state != StatePhantom || !ok || !v.ours(lv) {
-			continue
-		}
-		klog.FromContext(ctx).Info("Removing a logical volume that was interrupted before it was made", "volumeGroup", v.group.Name(),
-			"lv", name, "transactionID", lv.TransactionID)
-		if err := c.Remove(ctx, name); err != nil {
-			return fmt.Errorf("%s/%s was interrupted before it was made and cannot be removed: %w", v.group.Name(), name, err)
-		}
-		v.lvs = slices.DeleteFunc(slices.Clone(v.lvs), func(lv lvm.LV) bool { return lv.Name == name })
-	}
-	return nil
-}
-
-func (v *view) ours(lv lvm.LV) bool {
-	_, volume := owned(lv, v.e.driver, VolumeLV)
-	_, snapshot := owned(lv, v.e.driver, SnapshotLV)
-	return volume || snapshot
 }
 
 // find returns an LV by name, whoever owns it.
@@ -148,12 +127,15 @@ func (v *view) snapshot(lv lvm.LV) (Snapshot, bool) {
 		ID:         v.e.handle(lv.Name),
 		Name:       r[tagName],
 		SourceID:   v.sourceID(r[tagSource]),
-		SizeBytes:  requestedBytes(r, lv.SizeBytes, v.group.extentBytes),
+		SizeBytes:  requestedBytes(r, contentBytes(lv), v.group.extentBytes),
 		CreatedAt:  r.created(),
 		Class:      v.class(lv),
 		FSType:     r[tagFS],
 		Access:     AccessType(r[tagAccess]),
 		Conditions: lvConditions(v.group.Name(), lv),
+	}
+	if len(s.Conditions) == 0 && (v.state[lv.Name] == StateInvalid || r[tagInvalid] != "") {
+		s.Conditions = []Condition{snapshotLost(v.group.Name(), lv)}
 	}
 	s.Ready = v.state[lv.Name] == StateCommitted && len(s.Conditions) == 0
 	s.Object.Namespace, s.Object.Name = r.object()
@@ -203,16 +185,31 @@ func lvConditions(group string, lv lvm.LV) []Condition {
 		out = append(out, Condition{SeverityInaccessible, "PoolFailed", "the thin pool of " + name + " has failed; see lvmthin(7), repair"})
 	}
 	if lv.Attr.InvalidSnapshot() {
-		out = append(out, Condition{SeverityDataLoss, "SnapshotInvalid", "the COW of " + name + " overflowed; it can only be deleted"})
+		out = append(out, snapshotLost(group, lv))
 	}
 	return out
 }
 
-// volumes lists this driver's volumes.
+func snapshotLost(group string, lv lvm.LV) Condition {
+	return Condition{
+		SeverityDataLoss, "SnapshotInvalid",
+		fmt.Sprintf("the COW of snapshot %s/%s overflowed or could not be written, and its content is lost; it can only be deleted", group, lv.Name),
+	}
+}
+
+// contentBytes is the size of what an LV shows: a COW snapshot's own size is that of its COW.
+func contentBytes(lv lvm.LV) int64 {
+	if lv.OriginBytes > 0 {
+		return lv.OriginBytes
+	}
+	return lv.SizeBytes
+}
+
+// volumes lists this driver's volumes, as far as they have their content.
 func (v *view) volumes() []Volume {
 	var out []Volume
 	for _, lv := range v.lvs {
-		if vol, ok := v.volume(lv); ok {
+		if vol, ok := v.volume(lv); ok && !fillOf(lv).unborn() {
 			out = append(out, vol)
 		}
 	}

@@ -2,7 +2,6 @@ package storage
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -15,97 +14,107 @@ const (
 	defaultFSType    = "ext4"
 )
 
-// CreateVolume makes a volume, empty or from Source. A second call with the same name returns the first's volume.
+// CreateVolume makes a volume, empty or from Source. A second call with the same name returns the first's volume. What has
+// to be zeroed or copied is begun here and outlives the call: after some seconds callers get ErrPending with the
+// progress, until it is done.
 func (e *Engine) CreateVolume(ctx context.Context, spec VolumeSpec) (Volume, error) {
 	name := VolumeLV(spec.Name)
-	return change(ctx, e, name, "CreateVolume", func() (Volume, error) {
-		g, err := e.volumeGroup(ctx, name, spec)
+	type creation struct {
+		vol  Volume
+		fill *fill // nil: it has its content
+	}
+	out, err := change(ctx, e, name, "CreateVolume", func() (creation, error) {
+		g, source, err := e.volumeGroup(ctx, name, spec)
 		if err != nil {
-			return Volume{}, err
+			return creation{}, err
 		}
-		var out Volume
+		var out creation
 		err = e.inTurn(ctx, g, changing, "CreateVolume "+name, func(ctx context.Context, c *lvm.Client, v *view) error {
-			if lv, ok := v.find(name); ok {
-				out, err = e.existingVolume(ctx, c, v, lv, spec)
-				return err
+			lv, exists := v.find(name)
+			if exists {
+				out.vol, err = e.existingVolume(ctx, c, v, lv, spec)
+			} else {
+				lv, err = e.createVolume(ctx, c, v, source, name, spec)
+				out.vol, _ = v.volume(lv)
 			}
-			out, err = e.createVolume(ctx, c, v, name, spec)
+			if err == nil && fillOf(lv).kind != fillNone {
+				out.fill = e.startFill(ctx, name, !exists)
+			}
 			return err
 		})
 		return out, err
 	})
+	if err == nil && out.fill != nil {
+		err = e.fills.wait(ctx, out.fill)
+	}
+	if err != nil {
+		return Volume{}, err
+	}
+	return out.vol, nil
 }
 
-// volumeGroup is where the volume is, or else where it is to be made: beside its source, or where the class says.
-func (e *Engine) volumeGroup(ctx context.Context, name string, spec VolumeSpec) (*group, error) {
+// volumeGroup is where the volume is, or else where it is to be made: where the class says, or beside its source. The view
+// is of the source's group when that is another one; it is looked at before, because nobody holds two turns.
+func (e *Engine) volumeGroup(ctx context.Context, name string, spec VolumeSpec) (*group, *view, error) {
 	wanted, err := e.groupFor(spec.Class)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if len(e.groups) == 1 {
-		return wanted, nil // every question is answered in the turn that creates
+		return wanted, nil, nil // every question is answered in the turn that creates
 	}
 	g, err := e.locate(ctx, name, "CreateVolume")
 	if g != nil || err != nil {
-		return g, err
+		return g, nil, err
 	}
 	if spec.Source == nil {
-		return wanted, nil
+		return wanted, nil, nil
 	}
 	source, err := e.sourceLV(spec.Source)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	g, err = e.locate(ctx, source, "CreateVolume")
+	v, err := e.locateView(ctx, source, "CreateVolume")
 	switch {
 	case err != nil:
-		return nil, err
-	case g == nil:
-		return nil, fmt.Errorf("%w: source %s %s", ErrNotFound, spec.Source.Kind, spec.Source.ID)
-	case spec.Class.VolumeGroup != "" && g != wanted:
-		return nil, fmt.Errorf("%w: source %s is in volume group %s and a thin copy cannot leave it; use a class with volumeGroup %s, not %s",
-			ErrInvalid, spec.Source.ID, g.Name(), g.Name(), wanted.Name())
+		return nil, nil, err
+	case v == nil:
+		return nil, nil, fmt.Errorf("%w: source %s %s", ErrNotFound, spec.Source.Kind, spec.Source.ID)
+	case spec.Class.VolumeGroup == "", v.group == wanted:
+		return v.group, nil, nil
+	default:
+		return wanted, v, nil
 	}
-	return g, nil
 }
 
-// sourceLV is the LV name of a source. Data on another node is no room here, so that the scheduler goes there:
-// NotFound would make the provisioner try this node for ever.
-func (e *Engine) sourceLV(s *Source) (string, error) {
-	parse := e.localVolume
-	if s.Kind == SourceSnapshot {
-		parse = e.localSnapshot
+// createVolume makes the LV. There is a view of the source's group when that is another one.
+func (e *Engine) createVolume(ctx context.Context, c *lvm.Client, v, elsewhere *view, name string, spec VolumeSpec) (lvm.LV, error) {
+	spec.Class.VolumeGroup = v.group.Name()
+	from := v
+	if elsewhere != nil {
+		from = elsewhere
 	}
-	h, err := parse(s.ID)
-	if errors.Is(err, ErrOtherNode) {
-		return "", fmt.Errorf("%w: the data is on another node: %w", ErrNoSpace, err)
-	}
-	return h.LV, err
-}
-
-func (e *Engine) createVolume(ctx context.Context, c *lvm.Client, v *view, name string, spec VolumeSpec) (Volume, error) {
-	source, origin, err := e.resolveSource(v, &spec)
+	source, err := e.resolveSource(from, &spec)
 	if err != nil {
-		return Volume{}, err
+		return lvm.LV{}, err
 	}
 	backend, err := e.backend(spec.Class.Type)
 	if err != nil {
-		return Volume{}, err
+		return lvm.LV{}, err
 	}
-	spec.Class.VolumeGroup = v.group.Name()
-	placed, err := backend.Place(v.lvs, spec.Class)
+	placed, err := backend.Place(v.metadata, spec.Class)
 	if err != nil {
-		return Volume{}, err
+		return lvm.LV{}, err
 	}
 	if err := v.checkRoom(); err != nil {
-		return Volume{}, err
+		return lvm.LV{}, err
 	}
-	requested, size, err := chooseSize(spec.RequiredBytes, spec.LimitBytes, source, v.group.extentBytes)
+	requested, size, err := chooseSize(spec.RequiredBytes, spec.LimitBytes, source, placed.unit(v.group.extentBytes))
 	if err == nil && source == nil && spec.Access == AccessMount {
 		err = checkLeastSize(spec.FSType, requested, size)
 	}
 	if err != nil {
-		return Volume{}, err
+		return lvm.LV{}, err
 	}
 	r := record{
 		tagDriver: e.driver, tagName: spec.Name, tagSize: strconv.FormatInt(requested, 10),
@@ -113,108 +122,37 @@ func (e *Engine) createVolume(ctx context.Context, c *lvm.Client, v *view, name 
 		tagAccess:  string(spec.Access), tagFS: spec.FSType, tagInit: string(initFor(spec, source)),
 		tagObject: objectText(spec.Claim.Namespace, spec.Claim.Name), tagContent: spec.Claim.VolumeName,
 	}
-	if source != nil {
-		r[tagSource] = origin.Name
-	}
-	nv := NewVolume{LV: name, Class: placed, SizeBytes: size, Tags: r.tags()}
-	if source == nil {
+	nv := NewVolume{LV: name, Class: placed, SizeBytes: size, Group: v.metadata}
+	sharer, _ := backend.(Sharer)
+	switch {
+	case source == nil:
+		if !backend.Zeroed() {
+			r[tagFill] = fillZero
+		}
+		nv.Tags = r.tags()
 		err = backend.CreateVolume(ctx, c, nv)
-	} else {
-		err = e.restore(ctx, c, backend, nv, origin)
+	case sharer != nil && sharer.Shares(source.class, placed):
+		r[tagSource] = source.lv.Name
+		nv.Tags = r.tags()
+		err = restore(ctx, c, backend, sharer, nv, source.lv)
+	default:
+		r[tagSource], r[tagFill] = source.lv.Name, fillCopy
+		nv.Tags = r.tags()
+		err = backend.CreateVolume(ctx, c, nv)
 	}
 	if err != nil {
-		return Volume{}, e.settle(ctx, v.group, c, name, VolumeLV, err)
+		return lvm.LV{}, e.settle(ctx, v.group, c, name, VolumeLV, err)
 	}
-	vol, _ := v.volume(lvm.LV{Name: name, SizeBytes: size, Tags: nv.Tags, Attr: "Vwi---tz-k", Pool: placed.ThinPool})
-	return vol, nil
+	return lvm.LV{Name: name, SizeBytes: size, Tags: nv.Tags, Pool: placed.ThinPool}, nil
 }
 
-// restore copies the source and grows the copy. A crash in between leaves a volume of the source's size, which
+// restore shares the source's blocks and grows the copy. A crash in between leaves a volume of the source's size, which
 // the retry grows (existingVolume); a failure leaves it to settle.
-func (e *Engine) restore(ctx context.Context, c *lvm.Client, b Backend, nv NewVolume, origin lvm.LV) error {
-	if err := b.Restore(ctx, c, nv, origin); err != nil || nv.SizeBytes <= origin.SizeBytes {
+func restore(ctx context.Context, c *lvm.Client, b Backend, s Sharer, nv NewVolume, origin lvm.LV) error {
+	if err := s.Restore(ctx, c, nv, origin); err != nil || nv.SizeBytes <= origin.SizeBytes {
 		return err
 	}
 	return b.Extend(ctx, c, lvm.LV{Name: nv.LV, Pool: nv.Class.ThinPool}, nv.SizeBytes)
-}
-
-// sourceState is what a new volume takes over from its source.
-type sourceState struct {
-	requestedBytes, sizeBytes int64
-	init                      Init
-}
-
-// resolveSource finds what to copy and fills in what the spec leaves to it; nil when there is nothing to copy.
-func (e *Engine) resolveSource(v *view, spec *VolumeSpec) (*sourceState, lvm.LV, error) {
-	if spec.Source == nil {
-		if spec.Access == AccessMount && spec.FSType == "" {
-			spec.FSType = defaultFSType
-		}
-		return nil, lvm.LV{}, nil
-	}
-	name, err := e.sourceLV(spec.Source)
-	if err != nil {
-		return nil, lvm.LV{}, err
-	}
-	lv, ok := v.find(name)
-	if !ok {
-		return nil, lvm.LV{}, fmt.Errorf("%w: source %s %s", ErrNotFound, spec.Source.Kind, spec.Source.ID)
-	}
-	class, fsType, err := v.describeSource(lv, spec.Source)
-	if err != nil {
-		return nil, lvm.LV{}, err
-	}
-	if spec.Class.Type != "" && spec.Class.Type != class.Type || spec.Class.ThinPool != "" && spec.Class.ThinPool != class.ThinPool {
-		return nil, lvm.LV{}, fmt.Errorf("%w: source %s is %s in pool %q and cannot be copied to type %q, pool %q; use the class of the source",
-			ErrInvalid, spec.Source.ID, class.Type, class.ThinPool, spec.Class.Type, spec.Class.ThinPool)
-	}
-	spec.Class.Type, spec.Class.ThinPool = class.Type, class.ThinPool
-	if spec.Access == AccessMount {
-		switch {
-		case spec.FSType == "":
-			spec.FSType = fsType
-		case fsType != "" && spec.FSType != fsType:
-			return nil, lvm.LV{}, fmt.Errorf("%w: fsType %s differs from the source's, %s; a copy keeps its file system", ErrInvalid, spec.FSType, fsType)
-		}
-	}
-	r := parseRecord(lv.Tags)
-	return &sourceState{
-		requestedBytes: requestedBytes(r, lv.SizeBytes, v.group.extentBytes), sizeBytes: lv.SizeBytes, init: Init(r[tagInit]),
-	}, lv, nil
-}
-
-// describeSource checks that the LV is a source of that kind, ready to be copied.
-func (v *view) describeSource(lv lvm.LV, source *Source) (Class, string, error) {
-	foreign := fmt.Errorf("%w: %s/%s is not a %s of this driver", ErrNotFound, v.group.Name(), lv.Name, source.Kind)
-	if source.Kind == SourceVolume {
-		vol, ok := v.volume(lv)
-		if !ok {
-			return Class{}, "", foreign
-		}
-		return vol.Class, vol.FSType, nil
-	}
-	s, ok := v.snapshot(lv)
-	switch {
-	case !ok:
-		return Class{}, "", foreign
-	case len(s.Conditions) > 0:
-		return Class{}, "", fmt.Errorf("%w: snapshot %s: %s", ErrDamaged, source.ID, s.Conditions[0].Message)
-	case !s.Ready:
-		return Class{}, "", v.notKnown(lv)
-	}
-	return s.Class, s.FSType, nil
-}
-
-// initFor is what has to happen to a new volume before its first mount.
-func initFor(spec VolumeSpec, source *sourceState) Init {
-	switch {
-	case spec.Access != AccessMount:
-		return InitDone
-	case source == nil || source.init == InitFormat:
-		return InitFormat // nothing was ever written to the source either
-	default:
-		return InitClone
-	}
 }
 
 // chooseSize finds the size to record and the size to make, in extents.
@@ -337,6 +275,12 @@ func (e *Engine) withVolume(
 		vol, ok := v.volume(lv)
 		if !ok {
 			return fmt.Errorf("%w: %s/%s is not a volume of this driver", ErrNotFound, v.group.Name(), lv.Name)
+		}
+		switch fill := fillOf(lv); {
+		case fill.unborn():
+			return fmt.Errorf("%w: %s/%s has no content yet", ErrNotFound, v.group.Name(), lv.Name)
+		case fill.kind == fillGrow && m == changing:
+			return e.startFill(ctx, lv.Name, false).pending()
 		}
 		return fn(ctx, c, v, lv, vol)
 	})

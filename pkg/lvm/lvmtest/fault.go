@@ -67,6 +67,13 @@ func (l *LVM) addFault(f *fault) {
 	l.faults = append(l.faults, f)
 }
 
+// ClearFaults takes back the faults that have not hit yet.
+func (l *LVM) ClearFaults() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.faults = nil
+}
+
 // takeFault returns the first fault that matches, which is used up with it.
 func (l *LVM) takeFault(args []string) fault {
 	for i, f := range l.faults {

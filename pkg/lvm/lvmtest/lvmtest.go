@@ -24,6 +24,7 @@ type LVM struct {
 	commands [][]string
 	faults   []*fault
 	hook     func(args []string)
+	fillHook func(ctx context.Context, device string) error
 	serial   int // for UUIDs, device minors and blocks
 }
 

@@ -109,7 +109,9 @@ func (l *LVM) thickVolume(r request, name string) result {
 	if r.value("--activate") != "n" || r.value("--zero") != "n" || r.value("--wipesignatures") != "n" {
 		return usage("lvmtest: lvcreate would activate and wipe the volume")
 	}
-	v := &volume{name: name, writable: true, skip: r.value("--setactivationskip") == "y", segType: r.value("--type")}
+	v := &volume{
+		name: name, writable: true, skip: r.value("--setactivationskip") == "y", segType: r.value("--type"), content: OldBlocks,
+	}
 	stripes, _ := strconv.ParseInt(r.value("--stripes"), 10, 64)
 	mirrors, _ := strconv.ParseInt(r.value("--mirrors"), 10, 64)
 	v.images, v.dataImages = images(v.segType, stripes, mirrors)

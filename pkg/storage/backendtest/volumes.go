@@ -73,7 +73,7 @@ func testVolumeConflicts(t *testing.T, e *env) {
 	for name, change := range tests {
 		spec := base
 		change(&spec)
-		if _, err := e.Engine.CreateVolume(e.ctx, spec); !errors.Is(err, storage.ErrConflict) {
+		if _, err := e.createVolume(spec); !errors.Is(err, storage.ErrConflict) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -103,7 +103,7 @@ func testVolumeSizes(t *testing.T, e *env) {
 		{name: "larger than the pool", required: 1 << 50, err: storage.ErrNoSpace},
 	}
 	for _, tt := range tests {
-		v, err := e.Engine.CreateVolume(e.ctx, storage.VolumeSpec{
+		v, err := e.createVolume(storage.VolumeSpec{
 			Name: tt.name, RequiredBytes: tt.required, LimitBytes: tt.limit, Access: storage.AccessBlock,
 		})
 		if !errors.Is(err, tt.err) || (err == nil && (v.RequestedBytes != tt.requested || v.SizeBytes != tt.size)) {
@@ -163,7 +163,7 @@ func testOtherNode(t *testing.T, e *env) {
 	// NoSpace makes the scheduler look elsewhere; NotFound would keep it here.
 	restore := restoreOf("r", s)
 	restore.Source.ID = farSnapshot
-	if _, err := e.Engine.CreateVolume(e.ctx, restore); !errors.Is(err, storage.ErrNoSpace) {
+	if _, err := e.createVolume(restore); !errors.Is(err, storage.ErrNoSpace) {
 		t.Errorf("restore: %v", err)
 	}
 	if n := e.ours(t); n != 2 {
@@ -174,7 +174,11 @@ func testOtherNode(t *testing.T, e *env) {
 // Nothing without our tag is ever touched, however much it looks like ours.
 func testForeignVolumes(t *testing.T, e *env) {
 	v := e.volume(t, "v", 4*MiB)
-	lookalikes := []lvm.ThinVolumeOptions{
+	type lookalike struct {
+		Name string
+		Tags []string
+	}
+	lookalikes := []lookalike{
 		{Name: storage.VolumeLV("foreign")},                                                                     // our name, no tag
 		{Name: storage.SnapshotLV("foreign")},                                                                   //
 		{Name: storage.VolumeLV("half"), Tags: []string{"lvmsnap.driver=" + Driver}},                            // no CSI name
@@ -182,8 +186,11 @@ func testForeignVolumes(t *testing.T, e *env) {
 		{Name: storage.VolumeLV("foo"), Tags: []string{"lvmsnap.driver=other.example.com", "lvmsnap.name=foo"}}, // another driver's
 	}
 	for _, o := range lookalikes {
-		o.Pool, o.SizeBytes = e.Pool, 4*MiB
-		e.must(t, e.Admin.CreateThinVolume(e.ctx, o))
+		if e.Type == storage.TypeThick {
+			e.must(t, e.Admin.CreateThickVolume(e.ctx, lvm.ThickVolumeOptions{Name: o.Name, SizeBytes: 4 * MiB, Tags: o.Tags}))
+			continue
+		}
+		e.must(t, e.Admin.CreateThinVolume(e.ctx, lvm.ThinVolumeOptions{Name: o.Name, SizeBytes: 4 * MiB, Tags: o.Tags, Pool: e.Pool}))
 	}
 	before := e.lvs(t)
 	if got := e.volumeIDs(t); !slices.Equal(got, []string{v.ID}) {
@@ -209,7 +216,7 @@ func testForeignVolumes(t *testing.T, e *env) {
 		}
 	}
 	for _, name := range []string{"foreign", "half", "foo"} {
-		_, err := e.Engine.CreateVolume(e.ctx, storage.VolumeSpec{Name: name, RequiredBytes: 4 * MiB, Access: storage.AccessBlock})
+		_, err := e.createVolume(storage.VolumeSpec{Name: name, RequiredBytes: 4 * MiB, Access: storage.AccessBlock})
 		if !errors.Is(err, storage.ErrConflict) {
 			t.Errorf("CreateVolume in the way of a foreign one: %v", err)
 		}
@@ -223,7 +230,8 @@ func testForeignVolumes(t *testing.T, e *env) {
 }
 
 func testExpand(t *testing.T, e *env) {
-	v := e.volume(t, "v", 4*MiB)
+	// With a file system, the new extents of a thick volume are no danger, and it grows online.
+	v := e.create(t, storage.VolumeSpec{Name: "v", RequiredBytes: 4 * MiB, Access: storage.AccessMount})
 	e.write(t, v, "kept")
 	grow := func(required, limit int64) (storage.Volume, error) {
 		return e.Engine.ExpandVolume(e.ctx, v.ID, required, limit)
@@ -249,13 +257,21 @@ func testExpand(t *testing.T, e *env) {
 	if _, err := grow(1<<50, 0); !errors.Is(err, storage.ErrNoSpace) {
 		t.Errorf("larger than the pool: %v", err)
 	}
-	if s := e.snapshot(t, "s", v); s.SizeBytes != 9*MiB {
+	s := e.snapshot(t, "s", v)
+	if s.SizeBytes != 9*MiB {
 		t.Errorf("snapshot after the expansion has %d bytes, want the requested %d", s.SizeBytes, 9*MiB)
 	}
 	// Online: while somebody holds it.
 	active, err := e.Engine.Activate(e.ctx, v.ID)
 	e.must(t, err)
 	release := e.Hold(t, active)
+	if e.Type == storage.TypeThick {
+		// LVM resizes the origin of COW snapshots only while it is inactive.
+		if _, err := grow(20*MiB, 20*MiB); !errors.Is(err, storage.ErrInUse) || !strings.Contains(err.Error(), "delete its snapshots") {
+			t.Errorf("with a COW snapshot, while active: %v, want ErrInUse with the cure", err)
+		}
+		e.must(t, e.Engine.DeleteSnapshot(e.ctx, s.ID))
+	}
 	_, err = grow(20*MiB, 20*MiB)
 	release()
 	e.must(t, err)
@@ -325,8 +341,8 @@ func testInitialization(t *testing.T, e *env) {
 	}
 }
 
-func testCapacity(t *testing.T, e *env) {
-	c, err := e.Engine.Capacity(e.ctx, storage.Class{})
+func testPoolCapacity(t *testing.T, e *env) {
+	c, err := e.Engine.Capacity(e.ctx, storage.Class{Type: e.Type})
 	e.must(t, err)
 	pool := e.lvs(t)[e.Pool].SizeBytes
 	if c.AvailableBytes <= 0 || c.AvailableBytes > pool || c.MaximumBytes != pool || c.MinimumBytes != 4*MiB {
@@ -339,7 +355,7 @@ func testCapacity(t *testing.T, e *env) {
 	}
 	e.create(t, storage.VolumeSpec{Name: "max", RequiredBytes: c.MaximumBytes, Access: storage.AccessBlock})
 	e.FillPool(t, 40)
-	less, err := e.Engine.Capacity(e.ctx, storage.Class{})
+	less, err := e.Engine.Capacity(e.ctx, storage.Class{Type: e.Type})
 	e.must(t, err)
 	if less.AvailableBytes >= c.AvailableBytes || less.AvailableBytes <= 0 {
 		t.Errorf("available %d, after writing %d", c.AvailableBytes, less.AvailableBytes)
@@ -351,8 +367,8 @@ func testPoolReserve(t *testing.T, e *env) {
 	s := e.snapshot(t, "s", v)
 	e.FillPool(t, 96) // the fixture's reserve is 5 %
 	before := e.ours(t)
-	_, volumeErr := e.Engine.CreateVolume(e.ctx, storage.VolumeSpec{Name: "v2", RequiredBytes: 4 * MiB, Access: storage.AccessBlock})
-	_, restoreErr := e.Engine.CreateVolume(e.ctx, restoreOf("r", s))
+	_, volumeErr := e.createVolume(storage.VolumeSpec{Name: "v2", RequiredBytes: 4 * MiB, Access: storage.AccessBlock})
+	_, restoreErr := e.createVolume(restoreOf("r", s))
 	_, snapshotErr := e.Engine.CreateSnapshot(e.ctx, storage.SnapshotSpec{Name: "s2", SourceID: v.ID})
 	for what, err := range map[string]error{"CreateVolume": volumeErr, "restore": restoreErr, "CreateSnapshot": snapshotErr} {
 		if !errors.Is(err, storage.ErrNoSpace) || !strings.Contains(err.Error(), "%") || !strings.Contains(err.Error(), e.Pool) {
@@ -362,7 +378,7 @@ func testPoolReserve(t *testing.T, e *env) {
 	if n := e.ours(t); n != before {
 		t.Errorf("%d LVs, want %d: something was left behind", n, before)
 	}
-	if c, err := e.Engine.Capacity(e.ctx, storage.Class{}); err != nil || c.AvailableBytes != 0 {
+	if c, err := e.Engine.Capacity(e.ctx, storage.Class{Type: e.Type}); err != nil || c.AvailableBytes != 0 {
 		t.Errorf("capacity %+v, %v", c, err)
 	}
 	pools, err := e.Engine.Pools(e.ctx)
@@ -379,7 +395,7 @@ func testPlacement(t *testing.T, e *env) {
 	for _, class := range []storage.Class{
 		{VolumeGroup: "elsewhere"}, {ThinPool: "nosuch"}, {Type: "tape"},
 	} {
-		_, err := e.Engine.CreateVolume(e.ctx, storage.VolumeSpec{Name: "v", RequiredBytes: 4 * MiB, Access: storage.AccessBlock, Class: class})
+		_, err := e.createVolume(storage.VolumeSpec{Name: "v", RequiredBytes: 4 * MiB, Access: storage.AccessBlock, Class: class})
 		if !errors.Is(err, storage.ErrInvalid) {
 			t.Errorf("%+v: %v", class, err)
 		}

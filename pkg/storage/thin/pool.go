@@ -88,7 +88,7 @@ func fits(group, pool string, sizeBytes int64, st dm.PoolStatus) error {
 
 // Capacity implements storage.Backend: what is not yet used, less the reserve. A thin volume may be larger
 // than that, up to the size of the pool.
-func (b *Backend) Capacity(ctx context.Context, class storage.Class) (storage.Capacity, error) {
+func (b *Backend) Capacity(ctx context.Context, _ lvm.Metadata, class storage.Class) (storage.Capacity, error) {
 	st, err := b.kernel.PoolStatus(ctx, class.VolumeGroup, class.ThinPool)
 	if err != nil {
 		return storage.Capacity{}, err

@@ -20,7 +20,10 @@ type Backend struct {
 	dataReserve, metadataReserve float64
 }
 
-var _ storage.Backend = (*Backend)(nil)
+var (
+	_ storage.Backend = (*Backend)(nil)
+	_ storage.Sharer  = (*Backend)(nil)
+)
 
 // Options of a Backend.
 type Options struct {
@@ -67,8 +70,8 @@ func (b *Backend) status(ctx context.Context, c *lvm.Client, pool string) (dm.Po
 }
 
 // Place implements storage.Backend: the pool that the class names, or the group's only one.
-func (b *Backend) Place(lvs []lvm.LV, class storage.Class) (storage.Class, error) {
-	found := pools(lvs)
+func (b *Backend) Place(m lvm.Metadata, class storage.Class) (storage.Class, error) {
+	found := pools(m.LVs)
 	names := make([]string, len(found))
 	for i, p := range found {
 		names[i] = p.Name
@@ -94,6 +97,9 @@ func (b *Backend) Place(lvs []lvm.LV, class storage.Class) (storage.Class, error
 			storage.ErrInvalid, class.VolumeGroup, strings.Join(names, ", "))
 	}
 }
+
+// Zeroed implements storage.Backend: guard sees to it.
+func (b *Backend) Zeroed() bool { return true }
 
 // CreateVolume implements storage.Backend.
 func (b *Backend) CreateVolume(ctx context.Context, c *lvm.Client, v storage.NewVolume) error {
@@ -124,7 +130,12 @@ func (b *Backend) CreateSnapshot(ctx context.Context, c *lvm.Client, s storage.N
 	return b.confirm(ctx, c, s.Class.ThinPool, s.LV, st)
 }
 
-// Restore implements storage.Backend: a writable snapshot of the source.
+// Shares implements storage.Sharer: within one pool.
+func (b *Backend) Shares(source, class storage.Class) bool {
+	return source.Type == storage.TypeThin && source.VolumeGroup == class.VolumeGroup && source.ThinPool == class.ThinPool
+}
+
+// Restore implements storage.Sharer: a writable snapshot of the source.
 func (b *Backend) Restore(ctx context.Context, c *lvm.Client, v storage.NewVolume, source lvm.LV) error {
 	st, err := b.guard(ctx, c, v.Class.ThinPool)
 	if err != nil {

@@ -1,0 +1,105 @@
+package lvmtest
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/lvmsnap/lvmsnap/pkg/blockcopy"
+)
+
+// OldBlocks is the content of a new thick volume: what others left on its extents.
+const OldBlocks = "another tenant's secret"
+
+// OnFill calls hook when a volume begins to be zeroed or copied to, with its device open and no lock held; an error of it
+// ends the fill half way. Nil takes the hook away.
+func (l *LVM) OnFill(hook func(ctx context.Context, device string) error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.fillHook = hook
+}
+
+// Zero and Copy are pkg/blockcopy on this host's devices.
+func (l *LVM) Zero(ctx context.Context, device string, o blockcopy.Options) (blockcopy.Progress, error) {
+	return l.fill(ctx, device, o, func() (string, error) {
+		if o.OffsetBytes > 0 {
+			v, err := l.device(device)
+			return v.content, err // which is all at the begin
+		}
+		return "", nil
+	})
+}
+
+// Copy copies.
+func (l *LVM) Copy(ctx context.Context, r blockcopy.Request, o blockcopy.Options) (blockcopy.Progress, error) {
+	return l.fill(ctx, r.Destination, o, func() (string, error) {
+		v, err := l.device(r.Source)
+		if err != nil {
+			return "", err
+		}
+		size := v.size
+		if v.cow != nil {
+			if size = v.cow.originBytes; v.cow.invalid {
+				return "", unix.EIO
+			}
+		}
+		if r.SizeBytes > size {
+			return "", fmt.Errorf("%s has %d bytes, fewer than %d", r.Source, size, r.SizeBytes)
+		}
+		return v.content, nil
+	})
+}
+
+func (l *LVM) fill(ctx context.Context, path string, o blockcopy.Options, content func() (string, error)) (blockcopy.Progress, error) {
+	l.mu.Lock()
+	v, err := l.device(path)
+	if err == nil && v.open > 0 {
+		err = unix.EBUSY
+	}
+	if err != nil {
+		l.mu.Unlock()
+		return blockcopy.Progress{}, err
+	}
+	if v.poolName == "" && o.OffsetBytes == 0 {
+		v.content = "half of a copy"
+	}
+	v.open++
+	hook := l.fillHook
+	p := blockcopy.Progress{DurableBytes: v.size / 2, TotalBytes: v.size}
+	l.mu.Unlock()
+	if o.OnCheckpoint != nil {
+		o.OnCheckpoint(p)
+	}
+	if hook != nil {
+		err = hook(ctx, path)
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	v.open--
+	if err == nil {
+		err = ctx.Err()
+	}
+	if err != nil {
+		return p, err
+	}
+	text, err := content()
+	if err != nil {
+		return p, err
+	}
+	v.content = text
+	p.DurableBytes = p.TotalBytes
+	return p, nil
+}
+
+// device finds an active volume by its path, /dev/GROUP/LV.
+func (l *LVM) device(path string) (*volume, error) {
+	groupName, lv, _ := strings.Cut(strings.TrimPrefix(path, "/dev/"), "/")
+	if g := l.groups[groupName]; g != nil {
+		if v := g.volumes[lv]; v != nil && v.active {
+			return v, nil
+		}
+	}
+	return &volume{}, fmt.Errorf("open %s: %w", path, unix.ENOENT)
+}

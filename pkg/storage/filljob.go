@@ -1,0 +1,207 @@
+package storage
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"k8s.io/klog/v2"
+
+	"github.com/lvmsnap/lvmsnap/pkg/blockcopy"
+	"github.com/lvmsnap/lvmsnap/pkg/dm"
+	"github.com/lvmsnap/lvmsnap/pkg/lvm"
+)
+
+// target is the volume that a job fills.
+type target struct {
+	lv     lvm.LV
+	record record
+	filling
+	device string
+	zeroed bool // it reads zeroes wherever nothing was written
+}
+
+// startFill begins to fill a volume, or finds the job that does. Nothing is lost with the process: the tag is the order,
+// and whoever finds it without a job begins again.
+func (e *Engine) startFill(ctx context.Context, lv string, fresh bool) *fill {
+	return e.fills.start(ctx, lv, fresh, func(ctx context.Context, f *fill) error {
+		err := e.fill(ctx, f)
+		logger := klog.FromContext(ctx)
+		switch {
+		case err == nil:
+			logger.Info("The content of a volume is complete", "lv", f.lv)
+			return nil
+		case errors.Is(err, context.Canceled):
+			logger.Info("Filling a volume was interrupted", "lv", f.lv)
+		case final(err):
+			return e.abandon(ctx, f, err)
+		default:
+			logger.Error(err, "Filling a volume failed", "lv", f.lv)
+		}
+		// The cause is told and not wrapped: it would look final, and the volume is still there.
+		return fmt.Errorf("%w: writing the content of %s ended early and begins again with the next call: %s", ErrPending, f.lv, err.Error())
+	})
+}
+
+// fill does the work of one job. The volume's own turn is taken at the begin and the end only, and the source's likewise:
+// while blocks are copied, the groups are free.
+func (e *Engine) fill(ctx context.Context, f *fill) error {
+	if err := e.fills.slots.Acquire(ctx, 1); err != nil {
+		return err
+	}
+	defer e.fills.slots.Release(1)
+	t, err := e.openTarget(ctx, f)
+	if err != nil || t.kind == fillNone {
+		return err
+	}
+	o := blockcopy.Options{Limiter: e.fills.o.Limiter, OnCheckpoint: func(p blockcopy.Progress) {
+		f.progress.Store(&p)
+		klog.FromContext(ctx).Info("Filling a volume", "lv", f.lv, "kind", t.kind, "progress", p.String())
+	}}
+	init := Init(t.record[tagInit])
+	switch t.kind {
+	case fillZero, fillGrow:
+		o.OffsetBytes = min(t.offset, t.lv.SizeBytes)
+		_, err = e.fills.o.Filler.Zero(ctx, t.device, o)
+	case fillCopy:
+		init, err = e.copyInto(ctx, f, t, o)
+	default:
+		err = fmt.Errorf("%w: %s has the unknown tag %s", ErrPending, f.lv, tag(tagFill, t.record[tagFill]))
+	}
+	if err != nil {
+		return err
+	}
+	return e.finishTarget(ctx, t, init)
+}
+
+// openTarget activates the volume; kind is fillNone when there is nothing to do any more.
+func (e *Engine) openTarget(ctx context.Context, f *fill) (target, error) {
+	var out target
+	err := e.withLV(ctx, f.lv, changing, "fill "+f.lv, func(ctx context.Context, c *lvm.Client, v *view, lv lvm.LV) error {
+		vol, ok := v.volume(lv)
+		if !ok || fillOf(lv).kind == fillNone {
+			return nil
+		}
+		b, err := e.backend(vol.Class.Type)
+		if err != nil {
+			return err
+		}
+		out = target{lv: lv, record: parseRecord(lv.Tags), filling: fillOf(lv), device: vol.DevicePath, zeroed: b.Zeroed()}
+		if _, err = e.kernel.Info(ctx, v.group.Name(), lv.Name); errors.Is(err, dm.ErrNoDevice) {
+			err = c.Activate(ctx, lv.Name)
+		}
+		return err
+	})
+	if errors.Is(err, ErrNotFound) {
+		return target{}, fmt.Errorf("%w: %s has been deleted meanwhile", ErrPending, f.lv)
+	}
+	return out, err
+}
+
+// finishTarget makes the volume exist. From here on nobody writes to it but its owner.
+func (e *Engine) finishTarget(ctx context.Context, t target, init Init) error {
+	return e.whenClosed(ctx, func() error {
+		return e.withLV(ctx, t.lv.Name, changing, "filled "+t.lv.Name, func(ctx context.Context, c *lvm.Client, v *view, lv lvm.LV) error {
+			if lv.UUID != t.lv.UUID {
+				return fmt.Errorf("%w: another volume has taken the name of %s", ErrPending, lv.Name)
+			}
+			if err := v.checkClosed(ctx, lv); err != nil {
+				return err
+			}
+			if err := c.Deactivate(ctx, lv.Name); err != nil {
+				return err
+			}
+			remove, add := []string{tag(tagFill, t.record[tagFill])}, []string(nil)
+			if old := t.record[tagInit]; string(init) != old {
+				remove, add = append(remove, tag(tagInit, old)), []string{tag(tagInit, string(init))}
+			}
+			return c.ChangeTags(ctx, lv.Name, remove, add)
+		})
+	})
+}
+
+// abandon removes a volume whose content can never be had, and returns why.
+func (e *Engine) abandon(ctx context.Context, f *fill, cause error) error {
+	klog.FromContext(ctx).Error(cause, "Removing a volume whose source cannot be read", "lv", f.lv)
+	err := e.whenClosed(ctx, func() error {
+		return e.withLV(ctx, f.lv, changing, "undo "+f.lv, func(ctx context.Context, c *lvm.Client, v *view, lv lvm.LV) error {
+			if _, ok := v.volume(lv); !ok || fillOf(lv).kind != fillCopy {
+				return nil
+			}
+			if err := v.checkClosed(ctx, lv); err != nil {
+				return err
+			}
+			return v.discard(ctx, c, lv)
+		})
+	})
+	if ignoreNotFound(err) != nil {
+		return fmt.Errorf("%w: %s cannot be filled (%s) and undoing it failed: %w", ErrPending, f.lv, cause.Error(), err)
+	}
+	return cause
+}
+
+// resumeFills begins what another process has left, and has every group swept.
+func (e *Engine) resumeFills(ctx context.Context) error {
+	for _, g := range e.groups {
+		if err := e.inTurn(ctx, g, looking, "start", func(ctx context.Context, _ *lvm.Client, v *view) error {
+			for _, lv := range v.lvs {
+				if _, ok := v.volume(lv); ok && fillOf(lv).kind != fillNone {
+					e.startFill(ctx, lv.Name, false)
+				}
+			}
+			return nil
+		}); err != nil {
+			return err
+		}
+	}
+	for _, g := range e.groups {
+		err := e.inTurn(ctx, g, changing, "start", func(context.Context, *lvm.Client, *view) error { return nil })
+		if err != nil {
+			// What cannot be removed now is no reason not to serve what is there; the next change tries again.
+			klog.FromContext(ctx).Error(err, "Leftovers of a crash could not be removed", "volumeGroup", g.Name())
+		}
+	}
+	return nil
+}
+
+// releaseLimit bounds what a job does for its source after it was canceled.
+const releaseLimit = time.Minute
+
+// copyInto copies a volume's source. The result is what has to happen before the copy's first mount.
+func (e *Engine) copyInto(ctx context.Context, f *fill, t target, o blockcopy.Options) (Init, error) {
+	s, err := e.openSource(ctx, t)
+	if err != nil {
+		return "", err
+	}
+	defer func() {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), releaseLimit)
+		defer cancel()
+		err := e.closeSource(ctx, s)
+		if err != nil {
+			err = e.closeSource(ctx, s) // LVM went away, or said no: it may do better now
+		}
+		if err != nil {
+			klog.FromContext(ctx).Error(err, "What was copied from may have stayed active", "lv", s.lv.Name)
+		}
+	}()
+	size := contentBytes(s.lv)
+	if size > t.lv.SizeBytes {
+		return "", fmt.Errorf("%w: the source %s has grown to %d bytes since the copy of %d was made", ErrDamaged, s.lv.Name, size, t.lv.SizeBytes)
+	}
+	_, err = e.fills.o.Filler.Copy(ctx, blockcopy.Request{
+		Source: s.device, Destination: t.device, SizeBytes: size,
+		// An earlier attempt may have copied another moment.
+		DestinationZeroed: t.zeroed && (f.fresh || !s.fresh),
+	}, o)
+	if err == nil {
+		err = e.checkSource(ctx, s)
+	} else if lost := e.checkSource(ctx, s); lost != nil {
+		err = lost // and that is why
+	}
+	init := Init(t.record[tagInit])
+	if init == InitFormat && s.init != InitFormat {
+		init = InitClone // it was formatted between the call and the cut
+	}
+	return init, err
+}

@@ -1,0 +1,161 @@
+package storage
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path"
+	"strconv"
+	"strings"
+
+	"k8s.io/klog/v2"
+
+	"github.com/lvmsnap/lvmsnap/pkg/dm"
+	"github.com/lvmsnap/lvmsnap/pkg/lvm"
+)
+
+// openedSource is what a job reads: a snapshot, active.
+type openedSource struct {
+	group  string
+	lv     lvm.LV
+	holder lvm.LV // what was activated: the LV itself, or the origin of a COW snapshot
+	device string
+	init   Init
+	fresh  bool // cut by this job
+	clone  bool // cut for this copy, and to be removed with it
+	given  bool // it is not counted as read any more
+	idle   bool // and nobody else needs it active
+}
+
+// openSource activates the snapshot to copy from. Of a volume one is cut first, or found, after a crash.
+func (e *Engine) openSource(ctx context.Context, t target) (*openedSource, error) {
+	name := t.record[tagSource]
+	s := &openedSource{clone: strings.HasPrefix(name, volumePrefix)}
+	if s.clone {
+		cut, err := e.cutForClone(ctx, t, name)
+		if err != nil {
+			return s, err
+		}
+		name, s.fresh = cloneLV(t.record[tagName]), cut
+	}
+	err := e.withLV(ctx, name, changing, "read "+name, func(ctx context.Context, c *lvm.Client, v *view, lv lvm.LV) error {
+		if !v.ours(lv) {
+			return fmt.Errorf("%w: the source %s/%s is not of this driver", ErrNotFound, v.group.Name(), lv.Name)
+		}
+		s.group, s.lv, s.holder = v.group.Name(), lv, lv
+		s.device, s.init = path.Join("/dev", s.group, lv.Name), Init(parseRecord(lv.Tags)[tagInit])
+		if isCOW(lv) {
+			// LVM activates it with its origin only, and would ask first (docs/adr/0010, Activation).
+			origin, ok := v.find(lv.Origin)
+			if !ok {
+				return fmt.Errorf("%w: COW snapshot %s/%s has no origin", ErrDamaged, s.group, lv.Name)
+			}
+			s.holder = origin
+		}
+		_, err := e.kernel.Info(ctx, s.group, lv.Name)
+		inactive := errors.Is(err, dm.ErrNoDevice)
+		if inactive {
+			err = c.Activate(ctx, s.holder.Name)
+		}
+		if err != nil {
+			return err
+		}
+		e.fills.read(s.holder.UUID, inactive || !isCOW(lv)) // nobody but a job activates a thin snapshot
+		if isCOW(lv) {
+			e.fills.read(lv.UUID, false)
+		}
+		return nil
+	})
+	if err != nil {
+		return s, err
+	}
+	if err := e.checkSource(ctx, s); err != nil {
+		return s, errors.Join(err, e.closeSource(ctx, s))
+	}
+	return s, nil
+}
+
+// cutForClone cuts the snapshot of a volume that its copy is made from; false when there is one already.
+func (e *Engine) cutForClone(ctx context.Context, t target, source string) (bool, error) {
+	name := cloneLV(t.record[tagName])
+	err := e.withLV(ctx, name, changing, "clone "+name, func(context.Context, *lvm.Client, *view, lvm.LV) error { return nil })
+	if !errors.Is(err, ErrNotFound) {
+		return false, err
+	}
+	return true, e.withLV(ctx, source, changing, "clone "+source, func(ctx context.Context, c *lvm.Client, v *view, lv lvm.LV) error {
+		vol, ok := v.volume(lv)
+		if !ok || vol.CreatedAt.After(t.record.created()) {
+			return fmt.Errorf("%w: the source volume %s was deleted before it was copied", ErrNotFound, source)
+		}
+		b, err := e.backend(vol.Class.Type)
+		if err != nil {
+			return err
+		}
+		r := record{tagDriver: e.driver, tagName: t.record[tagName], tagSource: source, tagInit: string(vol.Init), tagFS: vol.FSType}
+		err = b.CreateSnapshot(ctx, c, NewSnapshot{LV: name, Origin: lv, Class: vol.Class, Group: v.metadata, Tags: func() []string {
+			r[tagCreated] = strconv.FormatInt(e.now().UnixNano(), 10)
+			return r.tags()
+		}})
+		if err != nil {
+			return e.settle(ctx, v.group, c, name, cloneLV, err)
+		}
+		return nil
+	})
+}
+
+// checkSource says whether an active COW snapshot is still what was cut, and if it is not, writes it down.
+func (e *Engine) checkSource(ctx context.Context, s *openedSource) error {
+	if !isCOW(s.lv) {
+		return nil
+	}
+	st, err := e.kernel.SnapshotStatus(ctx, s.group, s.lv.Name)
+	if err != nil || st.Valid() {
+		return err
+	}
+	err = e.withLV(ctx, s.lv.Name, changing, "invalid "+s.lv.Name, func(ctx context.Context, c *lvm.Client, v *view, lv lvm.LV) error {
+		return v.recordLost(ctx, c, lv)
+	})
+	return errors.Join(fmt.Errorf("%w: %s", ErrDamaged, snapshotLost(s.group, s.lv).Message), err)
+}
+
+// recordLost writes down that a COW snapshot is lost: once it is inactive, LVM and the kernel do not tell any more.
+func (v *view) recordLost(ctx context.Context, c *lvm.Client, lv lvm.LV) error {
+	if parseRecord(lv.Tags)[tagInvalid] != "" || !v.ours(lv) {
+		return nil
+	}
+	klog.FromContext(ctx).Error(nil, "A COW snapshot is lost", "volumeGroup", v.group.Name(), "lv", lv.Name)
+	return c.ChangeTags(ctx, lv.Name, nil, []string{tag(tagInvalid, strconv.FormatInt(v.e.now().UnixNano(), 10))})
+}
+
+// closeSource, which may be tried again, gives the source back: inactive, if it was, and gone, if it was for this copy only.
+func (e *Engine) closeSource(ctx context.Context, s *openedSource) error {
+	err := e.withLV(ctx, s.lv.Name, changing, "read "+s.lv.Name, func(ctx context.Context, c *lvm.Client, v *view, lv lvm.LV) error {
+		holder := lv
+		if origin, ok := v.find(lv.Origin); ok && isCOW(lv) { // by whatever name it goes now
+			holder = origin
+		}
+		// In the turn, so that a caller who wants the volume active comes before or after.
+		e.unread(s)
+		if s.idle {
+			if err := v.deactivateIfIdle(ctx, c, holder); err != nil {
+				return err
+			}
+		}
+		if !s.clone {
+			return nil
+		}
+		return v.discard(ctx, c, lv)
+	})
+	e.unread(s) // though it could not even be found
+	return ignoreNotFound(err)
+}
+
+func (e *Engine) unread(s *openedSource) {
+	if s.given {
+		return
+	}
+	s.given, s.idle = true, e.fills.unread(s.holder.UUID)
+	if isCOW(s.lv) {
+		e.fills.unread(s.lv.UUID)
+	}
+}

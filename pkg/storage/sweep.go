@@ -1,0 +1,204 @@
+package storage
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"k8s.io/klog/v2"
+
+	"github.com/lvmsnap/lvmsnap/pkg/dm"
+	"github.com/lvmsnap/lvmsnap/pkg/lvm"
+)
+
+// sweep repairs and removes what a crash left of this driver's LVs, before anything else changes the group; swept says
+// that there was something. What a fill works on is no leftover.
+func (v *view) sweep(ctx context.Context, c *lvm.Client) (swept bool, err error) {
+	// A suspended origin comes first: commands that touch its devices would hang.
+	for _, lv := range v.lvs {
+		if suspended, err := v.suspended(ctx, lv); err != nil {
+			return swept, err
+		} else if !suspended {
+			continue
+		}
+		klog.FromContext(ctx).Info("Resuming a volume that an interrupted command left suspended", "volumeGroup", v.group.Name(), "lv", lv.Name)
+		if err := c.Refresh(ctx, lv.Name); err != nil {
+			return swept, fmt.Errorf("%s/%s is suspended and cannot be resumed: %w", v.group.Name(), lv.Name, err)
+		}
+	}
+	for _, lv := range v.lvs {
+		why := v.leftover(lv)
+		if why == "" {
+			continue
+		}
+		klog.FromContext(ctx).Info("Removing a leftover logical volume", "volumeGroup", v.group.Name(), "lv", lv.Name, "because", why)
+		if err := v.discard(ctx, c, lv); err != nil {
+			return swept, fmt.Errorf("%s/%s (%s) cannot be removed: %w", v.group.Name(), lv.Name, why, err)
+		}
+		swept = true
+	}
+	return swept, nil
+}
+
+// suspended: only a COW snapshot's creation suspends a thick volume, and nobody's runs now.
+func (v *view) suspended(ctx context.Context, lv lvm.LV) (bool, error) {
+	if _, ok := owned(lv, v.e.driver, VolumeLV); lv.Pool != "" || isCOW(lv) || !ok && !v.aside(lv) {
+		return false, nil
+	}
+	info, err := v.e.kernel.Info(ctx, v.group.Name(), lv.Name)
+	if errors.Is(err, dm.ErrNoDevice) {
+		return false, nil
+	}
+	return info.Suspended, err
+}
+
+// leftover says why an LV is one; empty when it is not.
+func (v *view) leftover(lv lvm.LV) string {
+	switch {
+	case v.state[lv.Name] == StatePhantom && v.ours(lv):
+		return "it was interrupted before it was made"
+	case v.aside(lv) && len(v.cowSnapshots(lv)) == 0:
+		return "a deleted volume whose last snapshot is gone"
+	case v.isClone(lv) && !v.cloneNeeded(lv):
+		return "a snapshot for a clone that is finished or gone"
+	default:
+		return ""
+	}
+}
+
+// halfMade: LVM makes a COW snapshot in two commits, and between them it is a plain volume with the snapshot's name and tags.
+// What an LV is, LVM says, and not the tags: this one shows nothing of its origin. (A finished snapshot that somebody
+// split from its origin is plain, too, but read-only.)
+func (v *view) halfMade(lv lvm.LV) bool {
+	_, snapshot := owned(lv, v.e.driver, SnapshotLV)
+	return (snapshot || v.isClone(lv)) && lv.Pool == "" && lv.Attr.Type() == lvm.TypeLinear && lv.Attr.Writable()
+}
+
+func (v *view) ours(lv lvm.LV) bool {
+	_, volume := owned(lv, v.e.driver, VolumeLV)
+	_, snapshot := owned(lv, v.e.driver, SnapshotLV)
+	return volume || snapshot || v.isClone(lv)
+}
+
+func (v *view) isClone(lv lvm.LV) bool {
+	_, ok := owned(lv, v.e.driver, cloneLV)
+	return ok
+}
+
+// cloneNeeded: the volume that is copied from this snapshot is not finished.
+func (v *view) cloneNeeded(lv lvm.LV) bool {
+	target := VolumeLV(parseRecord(lv.Tags)[tagName])
+	if v.e.fills.find(target) != nil {
+		return true
+	}
+	targetLV, ok := v.find(target)
+	return ok && fillOf(targetLV).kind == fillCopy
+}
+
+// aside: a deleted volume that waits for its last COW snapshot to go.
+func (v *view) aside(lv lvm.LV) bool {
+	return strings.HasPrefix(lv.Name, asidePrefix) && lv.Name == asideLV(lv.UUID) && parseRecord(lv.Tags)[tagDriver] == v.e.driver
+}
+
+func isCOW(lv lvm.LV) bool {
+	t := lv.Attr.Type()
+	return t == lvm.TypeSnapshot || t == lvm.TypeMergingSnap
+}
+
+// cowSnapshots are all COW snapshots of a volume, whoever made them.
+func (v *view) cowSnapshots(origin lvm.LV) []lvm.LV {
+	var out []lvm.LV
+	for _, lv := range v.lvs {
+		if isCOW(lv) && lv.Origin == origin.Name {
+			out = append(out, lv)
+		}
+	}
+	return out
+}
+
+// discard removes an LV of this driver for good, or as far as is possible: the origin of COW snapshots, which live on
+// its blocks, is set aside under another name, and goes with the last of them. After a crash between two of its
+// steps the next call, or the sweep, takes the rest.
+func (v *view) discard(ctx context.Context, c *lvm.Client, lv lvm.LV) error {
+	switch {
+	case lv.Pool != "":
+		return c.Remove(ctx, lv.Name)
+	case v.halfMade(lv):
+		// Its hidden device may have been left behind. LVM takes that over with the activation, and else it would be
+		// in the way of every snapshot of this name (docs/adr/0010, Crashes).
+		if err := c.Activate(ctx, lv.Name); err != nil {
+			return err
+		}
+		return c.Remove(ctx, lv.Name)
+	case isCOW(lv):
+		if err := c.Remove(ctx, lv.Name); err != nil {
+			return err
+		}
+		if origin, ok := v.find(lv.Origin); ok && v.aside(origin) && len(v.cowSnapshots(origin)) == 1 {
+			return c.RemoveThick(ctx, origin.Name)
+		}
+		return nil
+	case len(v.cowSnapshots(lv)) > 0:
+		return v.setAside(ctx, c, lv)
+	default:
+		err := c.RemoveThick(ctx, lv.Name)
+		if errors.Is(err, lvm.ErrHasSnapshots) { // somebody else's, since we looked
+			return v.setAside(ctx, c, lv)
+		}
+		return err
+	}
+}
+
+// setAside hides a volume whose snapshots are still needed. Its name is free for another one at once.
+func (v *view) setAside(ctx context.Context, c *lvm.Client, lv lvm.LV) error {
+	if v.aside(lv) {
+		return nil
+	}
+	if err := v.deactivateIfIdle(ctx, c, lv); err != nil {
+		return err
+	}
+	return c.Rename(ctx, lv.Name, asideLV(lv.UUID))
+}
+
+// deactivateIfIdle deactivates a volume unless it or one of its COW snapshots is open, or about to be.
+func (v *view) deactivateIfIdle(ctx context.Context, c *lvm.Client, lv lvm.LV) error {
+	if v.e.fills.giveUp(lv.UUID) {
+		return nil // the last reader does it
+	}
+	switch err := v.checkClosed(ctx, lv); {
+	case errors.Is(err, ErrInUse):
+		return nil
+	case err != nil:
+		return err
+	}
+	if _, err := v.e.kernel.Info(ctx, v.group.Name(), lv.Name); errors.Is(err, dm.ErrNoDevice) {
+		return nil
+	} else if err != nil {
+		return err
+	}
+	return v.deactivate(ctx, c, lv)
+}
+
+// deactivate writes down first what nobody can tell afterwards.
+func (v *view) deactivate(ctx context.Context, c *lvm.Client, lv lvm.LV) error {
+	for _, s := range v.cowSnapshots(lv) {
+		if v.state[s.Name] != StateInvalid {
+			continue
+		}
+		if err := v.recordLost(ctx, c, s); err != nil {
+			return err
+		}
+	}
+	return c.Deactivate(ctx, lv.Name)
+}
+
+// checkClosed says whether somebody has the LV or one of its COW snapshots open.
+func (v *view) checkClosed(ctx context.Context, lv lvm.LV) error {
+	for _, lv := range append(v.cowSnapshots(lv), lv) {
+		if err := v.e.checkClosed(ctx, v.group.Name(), lv); err != nil {
+			return err
+		}
+	}
+	return nil
+}
