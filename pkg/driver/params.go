@@ -36,8 +36,9 @@ const (
 
 // What errors tell the author of a class that he may use.
 var (
-	volumeKeys   = []string{keyType, keyVolumeGroup, keyThinPool, keyFSType}
-	snapshotKeys = []string{keySnapshotName, keySnapshotNamespace, keyContentName}
+	volumeKeys       = []string{keyType, keyVolumeGroup, keyThinPool, keyStripes, keyStripeSize, keyRAIDType, keyMirrors, keyFSType}
+	snapshotNameKeys = []string{keySnapshotName, keySnapshotNamespace, keyContentName}
+	snapshotKeys     = append([]string{keyCOWSize}, snapshotNameKeys...)
 )
 
 // maxKubernetesName is the longest name that Kubernetes gives an object (a DNS subdomain, RFC 1123). What it
@@ -83,6 +84,10 @@ func parseVolumeParameters(params map[string]string) (volumeParameters, error) {
 		return volumeParameters{}, fmt.Errorf("%w: parameter %s is for %s volumes, and the class says %s %s",
 			storage.ErrInvalid, keyThinPool, storage.TypeThin, keyType, storage.TypeThick)
 	}
+	var err error
+	if p.class.Layout, err = parseLayout(params, p.class.Type); err != nil {
+		return volumeParameters{}, err
+	}
 	p.fsType = params[keyFSType]
 	if p.fsType != "" && !slices.Contains(fsTypes, p.fsType) {
 		return volumeParameters{}, fmt.Errorf("%w: parameter %s %q is none of %v", storage.ErrInvalid, keyFSType, p.fsType, fsTypes)
@@ -94,20 +99,30 @@ func parseVolumeParameters(params map[string]string) (volumeParameters, error) {
 	return p, nil
 }
 
-// parseSnapshotParameters reads the parameters of CreateSnapshot: there are none but those that
-// csi-snapshotter adds (--extra-create-metadata).
-func parseSnapshotParameters(params map[string]string) (storage.SnapshotObject, error) {
+// snapshotParameters is what the parameters of a VolumeSnapshotClass say, and those that csi-snapshotter adds
+// (--extra-create-metadata).
+type snapshotParameters struct {
+	cow    storage.COWSize
+	object storage.SnapshotObject
+}
+
+// parseSnapshotParameters reads the parameters of CreateSnapshot.
+func parseSnapshotParameters(params map[string]string) (snapshotParameters, error) {
 	if err := rejectUnknown("VolumeSnapshotClass", params, snapshotKeys); err != nil {
-		return storage.SnapshotObject{}, err
+		return snapshotParameters{}, err
 	}
-	if err := checkKubernetesNames(params, snapshotKeys...); err != nil {
-		return storage.SnapshotObject{}, err
+	if err := checkKubernetesNames(params, snapshotNameKeys...); err != nil {
+		return snapshotParameters{}, err
 	}
-	return storage.SnapshotObject{
+	cow, err := parseCOWSize(params[keyCOWSize])
+	if err != nil {
+		return snapshotParameters{}, err
+	}
+	return snapshotParameters{cow, storage.SnapshotObject{
 		Namespace:   params[keySnapshotNamespace],
 		Name:        params[keySnapshotName],
 		ContentName: params[keyContentName],
-	}, nil
+	}}, nil
 }
 
 // rejectUnknown keeps a typing error in a class from silently meaning the default.

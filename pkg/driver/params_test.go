@@ -26,6 +26,12 @@ func TestParseVolumeParameters(t *testing.T) {
 				claim:  storage.Claim{Namespace: "shop", Name: "data", VolumeName: "pvc-1"},
 			},
 		},
+		"thick layout": {
+			map[string]string{"type": "thick", "raidType": "raid10", "stripes": "2", "stripeSize": "64Ki", "mirrors": "1"},
+			volumeParameters{class: storage.Class{
+				Type: storage.TypeThick, Layout: storage.Layout{RAIDType: "raid10", Stripes: 2, StripeBytes: 64 << 10, Mirrors: 1},
+			}},
+		},
 		"thick":               {map[string]string{"type": "thick"}, volumeParameters{class: storage.Class{Type: storage.TypeThick}}},
 		"empty values":        {map[string]string{"type": "", "volumeGroup": "", "thinPool": "", keyFSType: ""}, volumeParameters{}},
 		"unknown sidecar key": {map[string]string{"csi.storage.k8s.io/provisioner-secret-name": "x", "csi.storage.k8s.io/new": "y"}, volumeParameters{}},
@@ -50,6 +56,11 @@ func TestParseVolumeParametersInvalid(t *testing.T) {
 		"case matters":        {map[string]string{"Type": "thin"}, []string{`"Type"`}},
 		"file system":         {map[string]string{keyFSType: "ntfs"}, []string{keyFSType, "ntfs", "ext4"}},
 		"pool of thick":       {map[string]string{"type": "thick", "thinPool": "p"}, []string{"thinPool"}},
+		"stripes of thin":     {map[string]string{"stripes": "2"}, []string{"stripes", "thick"}},
+		"no stripes":          {map[string]string{"type": "thick", "stripes": "0"}, []string{"stripes"}},
+		"stripe size":         {map[string]string{"type": "thick", "stripeSize": "64KiB"}, []string{"stripeSize", "64Ki"}},
+		"RAID":                {map[string]string{"type": "thick", "raidType": "raid0"}, []string{"raidType", "raid10"}},
+		"mirrors":             {map[string]string{"type": "thick", "mirrors": "-1"}, []string{"mirrors"}},
 		"option as group":     {map[string]string{"volumeGroup": "--yes"}, []string{"volumeGroup"}},
 		"path as group":       {map[string]string{"volumeGroup": "a/b"}, []string{"volumeGroup"}},
 		"dots as group":       {map[string]string{"volumeGroup": ".."}, []string{"volumeGroup"}},
@@ -78,10 +89,20 @@ func TestParseSnapshotParameters(t *testing.T) {
 		keySnapshotName: "s", keySnapshotNamespace: "ns", keyContentName: "c",
 		"csi.storage.k8s.io/snapshotter-secret-name": "x",
 	})
-	if want := (storage.SnapshotObject{Namespace: "ns", Name: "s", ContentName: "c"}); err != nil || got != want {
+	if want := (snapshotParameters{object: storage.SnapshotObject{Namespace: "ns", Name: "s", ContentName: "c"}}); err != nil || got != want {
 		t.Errorf("got %+v, %v; want %+v", got, err, want)
 	}
-	for _, params := range []map[string]string{{"type": "thin"}, {keyContentName: strings.Repeat("a", 254)}, {keySnapshotName: "\x00"}} {
+	for value, want := range map[string]storage.COWSize{
+		"": {}, "20%": {Percent: 20}, "100%": {Percent: 100}, "10Gi": {Bytes: 10 << 30}, "1G": {Bytes: 1e9}, "4096": {Bytes: 4096},
+	} {
+		if got, err := parseSnapshotParameters(map[string]string{"cowSize": value}); err != nil || got.cow != want {
+			t.Errorf("cowSize %q: %+v, %v", value, got.cow, err)
+		}
+	}
+	for _, params := range []map[string]string{
+		{"cowSize": "0%"}, {"cowSize": "101%"}, {"cowSize": "-1"}, {"cowSize": "0"}, {"cowSize": "9999999Pi"}, {"cowSize": "1.5Gi"}, {"cowSize": "x"},
+		{"type": "thin"}, {keyContentName: strings.Repeat("a", 254)}, {keySnapshotName: "\x00"},
+	} {
 		if _, err := parseSnapshotParameters(params); !errors.Is(err, storage.ErrInvalid) {
 			t.Errorf("%q: got %v, want ErrInvalid", params, err)
 		}
@@ -121,10 +142,14 @@ func FuzzSnapshotParameters(f *testing.F) {
 	f.Add(keySnapshotName, "a", keyContentName, "b")
 	f.Add(keySnapshotNamespace, "\x00", "x", "y")
 	f.Fuzz(func(t *testing.T, k1, v1, k2, v2 string) {
-		object, err := parseSnapshotParameters(map[string]string{k1: v1, k2: v2})
-		if err != nil && (!errors.Is(err, storage.ErrInvalid) || object != (storage.SnapshotObject{})) {
-			t.Fatalf("got %+v, %v", object, err)
+		got, err := parseSnapshotParameters(map[string]string{k1: v1, k2: v2})
+		if err != nil && (!errors.Is(err, storage.ErrInvalid) || got != (snapshotParameters{})) {
+			t.Fatalf("got %+v, %v", got, err)
 		}
+		if got.cow.Bytes < 0 || got.cow.Percent < 0 || got.cow.Percent > 100 {
+			t.Errorf("accepted %+v", got.cow)
+		}
+		object := got.object
 		for _, value := range []string{object.Name, object.Namespace, object.ContentName} {
 			if len(value) > maxKubernetesName || strings.ContainsRune(value, 0) {
 				t.Errorf("accepted %q", value)

@@ -69,11 +69,11 @@ func snapshotSpec(req *csi.CreateSnapshotRequest) (storage.SnapshotSpec, error) 
 	if err := required("source_volume_id", req.GetSourceVolumeId()); err != nil {
 		return storage.SnapshotSpec{}, err
 	}
-	object, err := parseSnapshotParameters(req.GetParameters())
+	params, err := parseSnapshotParameters(req.GetParameters())
 	if err != nil {
 		return storage.SnapshotSpec{}, err
 	}
-	return storage.SnapshotSpec{Name: req.GetName(), SourceID: req.GetSourceVolumeId(), Object: object}, nil
+	return storage.SnapshotSpec{Name: req.GetName(), SourceID: req.GetSourceVolumeId(), COW: params.cow, Object: params.object}, nil
 }
 
 // agreedCapability reads all capabilities of a request, which the volume must serve at once: it is either a

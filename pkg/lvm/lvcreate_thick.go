@@ -87,6 +87,12 @@ const (
 	maxStripeBytes = 1 << 30
 )
 
+// Validate says what is wrong with the layout.
+func (o ThickVolumeOptions) Validate() error {
+	_, err := o.layoutArgs()
+	return err
+}
+
 func (o ThickVolumeOptions) layoutArgs() ([]string, error) {
 	layout, stripes, mirrors := o.Layout, false, false
 	switch layout {

@@ -45,6 +45,7 @@ type Fixture struct {
 // Run runs the contract; every test gets a fixture of its own.
 func Run(t *testing.T, fixture func(t *testing.T) *Fixture) {
 	tests := map[string]func(*testing.T, *env){
+		"OldBlocks":                testOldBlocks,
 		"PoolCapacity":             testPoolCapacity,
 		"PoolReserve":              testPoolReserve,
 		"VolumeLifecycle":          testVolumeLifecycle,

@@ -57,6 +57,16 @@ func testVolumeLifecycle(t *testing.T, e *env) {
 	}
 }
 
+// A tenant never reads what another left on the disk.
+func testOldBlocks(t *testing.T, e *env) {
+	for range 3 {
+		v := e.volume(t, "v", 4*MiB)
+		e.expect(t, v, "")
+		e.write(t, v, "secret")
+		e.must(t, e.Engine.DeleteVolume(e.ctx, v.ID))
+	}
+}
+
 func testVolumeConflicts(t *testing.T, e *env) {
 	source := e.volume(t, "source", 8*MiB)
 	base := storage.VolumeSpec{Name: "v", RequiredBytes: 8 * MiB, Access: storage.AccessMount, FSType: "ext4"}

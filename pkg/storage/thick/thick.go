@@ -31,6 +31,9 @@ func (b *Backend) Place(_ lvm.Metadata, class storage.Class) (storage.Class, err
 	if class.ThinPool != "" {
 		return class, fmt.Errorf("%w: thick volumes are in no thin pool, and the class names %q", storage.ErrInvalid, class.ThinPool)
 	}
+	if err := options(class.Layout).Validate(); err != nil {
+		return class, fmt.Errorf("%w: %w", storage.ErrInvalid, err)
+	}
 	class.Type = storage.TypeThick
 	return class, nil
 }

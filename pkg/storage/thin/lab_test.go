@@ -11,8 +11,6 @@ import (
 	"strings"
 	"testing"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/lvmsnap/lvmsnap/pkg/dm"
 	"github.com/lvmsnap/lvmsnap/pkg/hostexec"
 	"github.com/lvmsnap/lvmsnap/pkg/lvm"
@@ -43,7 +41,7 @@ func newRealFixture(t *testing.T, vg *labtest.Group, env []string) *backendtest.
 	return &backendtest.Fixture{
 		Engine: open(t), Reopen: open, Type: storage.TypeThin, Group: vg.Name, Pool: vg.ThinPool,
 		Admin: lvm.NewClient(lvm.Exec{Runner: hostexec.Host{}, Env: env}, vg.Name),
-		Write: writeDevice, Read: readDevice, Hold: holdDevice,
+		Write: backendtest.WriteDevice, Read: backendtest.ReadDevice, Hold: backendtest.HoldDevice,
 		FillPool: func(t *testing.T, percent float64) { fillPool(t, vg, kernel, percent) },
 	}
 }
@@ -71,50 +69,6 @@ func openEngine(t *testing.T, vg string, kernel dm.Kernel, env []string) *storag
 		t.Fatal(err)
 	}
 	return e
-}
-
-const textBytes = 4096
-
-func openDevice(t *testing.T, v storage.Volume, flags int) *os.File {
-	t.Helper()
-	f, err := os.OpenFile(v.DevicePath, flags, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = f.Close() })
-	return f
-}
-
-func writeDevice(t *testing.T, v storage.Volume, text string) {
-	t.Helper()
-	f := openDevice(t, v, os.O_WRONLY|unix.O_SYNC)
-	buf := make([]byte, textBytes)
-	copy(buf, text)
-	if _, err := f.WriteAt(buf, 0); err != nil {
-		t.Fatal(err)
-	}
-	if err := f.Close(); err != nil {
-		t.Fatal(err)
-	}
-}
-
-func readDevice(t *testing.T, v storage.Volume) string {
-	t.Helper()
-	f := openDevice(t, v, os.O_RDONLY)
-	buf := make([]byte, textBytes)
-	if _, err := f.ReadAt(buf, 0); err != nil {
-		t.Fatal(err)
-	}
-	if err := f.Close(); err != nil {
-		t.Fatal(err)
-	}
-	return string(bytes.TrimRight(buf, "\x00"))
-}
-
-func holdDevice(t *testing.T, v storage.Volume) func() {
-	t.Helper()
-	f := openDevice(t, v, os.O_RDONLY)
-	return func() { _ = f.Close() }
 }
 
 // fillPool writes to a volume of the administrator's until the pool is that full.
