@@ -40,7 +40,7 @@ func parseLayout(params map[string]string, t storage.Type) (storage.Layout, erro
 		if err != nil || n == 0 {
 			return storage.Layout{}, fmt.Errorf("%w: parameter %s %q is not a small number above 0", storage.ErrInvalid, number.key, value)
 		}
-		*number.to = int(n) //nolint:gosec // 10 bits
+		*number.to = int(n)
 	}
 	if value := params[keyStripeSize]; value != "" {
 		n, ok := parseQuantity(value)

@@ -100,8 +100,16 @@ func TestParseSnapshotParameters(t *testing.T) {
 		}
 	}
 	for _, params := range []map[string]string{
-		{"cowSize": "0%"}, {"cowSize": "101%"}, {"cowSize": "-1"}, {"cowSize": "0"}, {"cowSize": "9999999Pi"}, {"cowSize": "1.5Gi"}, {"cowSize": "x"},
-		{"type": "thin"}, {keyContentName: strings.Repeat("a", 254)}, {keySnapshotName: "\x00"},
+		{"cowSize": "0%"},
+		{"cowSize": "101%"},
+		{"cowSize": "-1"},
+		{"cowSize": "0"},
+		{"cowSize": "9999999Pi"},
+		{"cowSize": "1.5Gi"},
+		{"cowSize": "x"},
+		{"type": "thin"},
+		{keyContentName: strings.Repeat("a", 254)},
+		{keySnapshotName: "\x00"},
 	} {
 		if _, err := parseSnapshotParameters(params); !errors.Is(err, storage.ErrInvalid) {
 			t.Errorf("%q: got %v, want ErrInvalid", params, err)

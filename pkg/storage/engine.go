@@ -24,6 +24,8 @@ type Engine struct {
 	kernel   dm.Kernel
 	locks    keylock.Set
 	fills    *fills
+	cow      COWOptions
+	stats    counters
 	limit    time.Duration
 	now      func() time.Time
 }
@@ -42,6 +44,7 @@ type Options struct {
 	Backends map[Type]Backend
 	Kernel   dm.Kernel
 	Fill     FillOptions
+	COW      COWOptions
 	// CommandLimit bounds one operation once it has begun, long after its caller gave up; default 10 minutes.
 	CommandLimit time.Duration
 	Now          func() time.Time // default time.Now
@@ -66,6 +69,7 @@ func New(ctx context.Context, o Options) (*Engine, error) {
 		driver: o.Driver, node: NodeHash(o.NodeID), backends: o.Backends, kernel: o.Kernel,
 		limit: o.CommandLimit, now: o.Now, fills: newFills(o.Fill),
 	}
+	e.cow = o.COW.withDefaults()
 	if e.limit <= 0 {
 		e.limit = defaultCommandLimit
 	}

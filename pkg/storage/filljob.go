@@ -156,7 +156,7 @@ func (e *Engine) resumeFills(ctx context.Context) error {
 		}
 	}
 	for _, g := range e.groups {
-		err := e.inTurn(ctx, g, changing, "start", func(context.Context, *lvm.Client, *view) error { return nil })
+		err := e.inTurn(ctx, g, changing, "start", func(ctx context.Context, c *lvm.Client, v *view) error { return v.probeCOWs(ctx, c) })
 		if err != nil {
 			// What cannot be removed now is no reason not to serve what is there; the next change tries again.
 			klog.FromContext(ctx).Error(err, "Leftovers of a crash could not be removed", "volumeGroup", g.Name())

@@ -60,6 +60,7 @@ func open(t *testing.T, fake *lvmtest.LVM, names ...string) (*storage.Engine, er
 	}
 	e, err := storage.New(t.Context(), storage.Options{
 		Driver: "csi.lvmsnap.io", NodeID: node, Groups: groups, Kernel: fake, Fill: storage.FillOptions{Filler: fake, Wait: time.Second},
+		COW: storage.COWOptions{Interval: 5 * time.Millisecond, ThresholdPercent: 70, ExtendPercent: 20},
 		Backends: map[storage.Type]storage.Backend{
 			storage.TypeThin:  thin.New(thin.Options{Kernel: fake, DataReservePercent: 5, MetadataReservePercent: 10}),
 			storage.TypeThick: thick.New(fake),

@@ -123,6 +123,7 @@ func (v *view) recordLost(ctx context.Context, c *lvm.Client, lv lvm.LV) error {
 	if parseRecord(lv.Tags)[tagInvalid] != "" || !v.ours(lv) {
 		return nil
 	}
+	v.e.stats.cowLost.Add(1)
 	klog.FromContext(ctx).Error(nil, "A COW snapshot is lost", "volumeGroup", v.group.Name(), "lv", lv.Name)
 	return c.ChangeTags(ctx, lv.Name, nil, []string{tag(tagInvalid, strconv.FormatInt(v.e.now().UnixNano(), 10))})
 }

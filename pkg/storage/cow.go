@@ -1,0 +1,146 @@
+package storage
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"k8s.io/klog/v2"
+
+	"github.com/lvmsnap/lvmsnap/pkg/dm"
+	"github.com/lvmsnap/lvmsnap/pkg/lvm"
+)
+
+// COWOptions are for COW snapshots with less room than their origin has: they grow before they are full. LVM's own
+// monitor (dmeventd, snapshot_autoextend_threshold) needs a daemon on the host, and what it does is nobody's to know here.
+type COWOptions struct {
+	Interval         time.Duration // how often they are looked at; default 2 s
+	ThresholdPercent float64       // grow what is fuller than this; 0: never
+	ExtendPercent    float64       // by so much of its size; default 20
+}
+
+const (
+	defaultCOWInterval = 2 * time.Second
+	defaultCOWExtend   = 20
+)
+
+func (o COWOptions) withDefaults() COWOptions {
+	if o.Interval <= 0 {
+		o.Interval = defaultCOWInterval
+	}
+	if o.ExtendPercent <= 0 {
+		o.ExtendPercent = defaultCOWExtend
+	}
+	return o
+}
+
+// Run does until ctx ends what nobody calls for.
+func (e *Engine) Run(ctx context.Context) error {
+	tick := time.NewTicker(e.cow.Interval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+			if err := e.watchCOWs(ctx); err != nil && ctx.Err() == nil {
+				klog.FromContext(ctx).Error(err, "COW snapshots could not be looked at")
+			}
+		}
+	}
+}
+
+// watchCOWs looks at each active COW that can overflow. Only for one that needs something is a turn taken.
+func (e *Engine) watchCOWs(ctx context.Context) error {
+	var all error
+	for _, g := range e.groups {
+		err := e.inTurn(ctx, g, looking, "watch", func(ctx context.Context, _ *lvm.Client, v *view) error {
+			var failed error
+			for _, lv := range v.lvs {
+				if v.canOverflow(lv) {
+					failed = errors.Join(failed, e.watchCOW(ctx, v, lv))
+				}
+			}
+			return failed
+		})
+		all = errors.Join(all, err)
+	}
+	return all
+}
+
+// canOverflow: a COW snapshot of ours that has less room than it can need, and is not known to be lost.
+func (v *view) canOverflow(lv lvm.LV) bool {
+	most, _ := roundUp(lvm.COWMaxBytes(lv.OriginBytes), v.group.extentBytes)
+	return isCOW(lv) && v.ours(lv) && lv.SizeBytes < most && parseRecord(lv.Tags)[tagInvalid] == ""
+}
+
+func (e *Engine) watchCOW(ctx context.Context, v *view, lv lvm.LV) error {
+	st, err := e.kernel.SnapshotStatus(ctx, v.group.Name(), lv.Name)
+	switch {
+	case errors.Is(err, dm.ErrNoDevice):
+		return nil // inactive: nobody writes to its origin
+	case err != nil:
+		return err
+	case !st.Valid():
+		return e.withLV(ctx, lv.Name, changing, "invalid "+lv.Name, func(ctx context.Context, c *lvm.Client, v *view, lv lvm.LV) error {
+			return v.recordLost(ctx, c, lv)
+		})
+	case e.cow.ThresholdPercent <= 0 || st.Percent() <= e.cow.ThresholdPercent:
+		return nil
+	}
+	return e.withLV(ctx, lv.Name, changing, "extend "+lv.Name, func(ctx context.Context, c *lvm.Client, v *view, lv lvm.LV) error {
+		more := max(int64(float64(lv.SizeBytes)*e.cow.ExtendPercent/100), 1)
+		size, _ := roundUp(lv.SizeBytes+more, v.group.extentBytes)
+		if err := c.Extend(ctx, lv.Name, size); err != nil {
+			e.stats.cowFailed.Add(1)
+			return fmt.Errorf("the COW of snapshot %s/%s is %.1f%% full and cannot grow to %d bytes: when it is full, the snapshot is lost: %w",
+				v.group.Name(), lv.Name, st.Percent(), size, err)
+		}
+		e.stats.cowGrown.Add(1)
+		klog.FromContext(ctx).Info("A COW snapshot has grown", "volumeGroup", v.group.Name(), "lv", lv.Name,
+			"percent", st.Percent(), "from", lv.SizeBytes, "to", size)
+		return nil
+	})
+}
+
+// probeCOWs finds out what became of those that were active when the node or the driver went down: inactive, only the
+// COW itself knows that it overflowed.
+func (v *view) probeCOWs(ctx context.Context, c *lvm.Client) error {
+	for _, origin := range v.lvs {
+		if origin.Attr.Type() != lvm.TypeOrigin {
+			continue
+		}
+		if _, err := v.e.kernel.Info(ctx, v.group.Name(), origin.Name); !errors.Is(err, dm.ErrNoDevice) {
+			continue // those who look see it
+		}
+		if err := v.probeSnapshots(ctx, c, origin); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (v *view) probeSnapshots(ctx context.Context, c *lvm.Client, origin lvm.LV) (err error) {
+	activated := false
+	for _, lv := range v.cowSnapshots(origin) {
+		if !v.canOverflow(lv) {
+			continue
+		}
+		if !activated {
+			if err := c.Activate(ctx, origin.Name); err != nil {
+				return err
+			}
+			activated = true
+			defer func() { err = errors.Join(err, v.deactivateIfIdle(ctx, c, origin)) }()
+		}
+		st, err := v.e.kernel.SnapshotStatus(ctx, v.group.Name(), lv.Name)
+		if err == nil && !st.Valid() {
+			err = v.recordLost(ctx, c, lv)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
