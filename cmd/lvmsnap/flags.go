@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/pflag"
 	"k8s.io/klog/v2"
 
+	"github.com/lvmsnap/lvmsnap/pkg/driver"
 	"github.com/lvmsnap/lvmsnap/pkg/lvm"
 )
 
@@ -29,6 +30,10 @@ type options struct {
 	hostNamespace       bool
 	poolDataReserve     percent
 	poolMetadataReserve percent
+	copyRateLimit       quantity
+	copyParallelism     uint16
+	cowThreshold        percent
+	cowPercent          percent
 	version             bool
 }
 
@@ -49,6 +54,11 @@ func newFlagSet(o *options) *pflag.FlagSet {
 	o.poolDataReserve, o.poolMetadataReserve = 5, 10
 	fs.Var(&o.poolDataReserve, "pool-data-reserve", "create nothing in a thin pool with less than this `percentage` of its data free")
 	fs.Var(&o.poolMetadataReserve, "pool-metadata-reserve", "create nothing in a thin pool with less than this `percentage` of its metadata free")
+	fs.Var(&o.copyRateLimit, "copy-rate-limit", "copy and zero volumes with at most so many `bytes` a second altogether (100Mi, say); 0 is no limit")
+	fs.Uint16Var(&o.copyParallelism, "copy-parallelism", 2, "copy or zero at most this `number` of volumes at a time")
+	o.cowThreshold, o.cowPercent = 70, 20
+	fs.Var(&o.cowThreshold, "cow-autoextend-threshold", "extend the COW of a snapshot of a thick volume that is fuller than this `percentage`; 0 is never")
+	fs.Var(&o.cowPercent, "cow-autoextend-percent", "extend it by this `percentage` of its size")
 	fs.BoolVar(&o.version, "version", false, "print the version and exit")
 	logFlags := flag.NewFlagSet("klog", flag.ContinueOnError)
 	klog.InitFlags(logFlags)
@@ -105,6 +115,12 @@ func (o *options) validate() error {
 	if o.enablePprof && o.metricsAddress == "" {
 		return errors.New("--enable-pprof: needs --metrics-address")
 	}
+	if o.copyParallelism == 0 {
+		return errors.New("--copy-parallelism: 0 volumes at a time are none")
+	}
+	if o.cowPercent == 0 {
+		return errors.New("--cow-autoextend-percent: 0% is no extension; --cow-autoextend-threshold=0 turns it off")
+	}
 	if !filepath.IsAbs(o.workDir) {
 		return fmt.Errorf("--work-dir: %q is not an absolute path", o.workDir)
 	}
@@ -128,6 +144,24 @@ func (p *percent) Set(s string) error {
 
 // Type implements pflag.Value.
 func (p *percent) Type() string { return "percentage" }
+
+// quantity is a flag value: bytes, as Kubernetes writes them (100Mi), or 0.
+type quantity int64
+
+func (q *quantity) String() string { return strconv.FormatInt(int64(*q), 10) }
+
+// Set implements pflag.Value.
+func (q *quantity) Set(s string) error {
+	n, ok := driver.ParseQuantity(s)
+	if !ok && s != "0" {
+		return fmt.Errorf("%q is not a size such as 100Mi", s)
+	}
+	*q = quantity(n)
+	return nil
+}
+
+// Type implements pflag.Value.
+func (q *quantity) Type() string { return "bytes" }
 
 // version is set by the Makefile (-X main.version), from git.
 var version = "unknown"

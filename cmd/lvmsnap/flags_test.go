@@ -22,7 +22,7 @@ func TestParseFlags(t *testing.T) {
 	defaults := func(change func(*options)) options {
 		o := options{
 			endpoint: "unix:///csi/csi.sock", nodeID: hostName, driverName: "csi.lvmsnap.io", volumeGroups: []string{"vg"},
-			workDir: "/run/lvmsnap", poolDataReserve: 5, poolMetadataReserve: 10,
+			workDir: "/run/lvmsnap", poolDataReserve: 5, poolMetadataReserve: 10, copyParallelism: 2, cowThreshold: 70, cowPercent: 20,
 		}
 		change(&o)
 		return o
@@ -37,11 +37,13 @@ func TestParseFlags(t *testing.T) {
 			args: []string{
 				"--endpoint=unix:/x.sock", "--node-id=n1", "--driver-name=d.example", "--volume-group=a", "--metrics-address=:9090", "--enable-pprof",
 				"--work-dir=/var/x", "--host-namespace", "--pool-data-reserve=1", "--pool-metadata-reserve=2", "-v=0",
+				"--copy-rate-limit=100Mi", "--copy-parallelism=3", "--cow-autoextend-threshold=0", "--cow-autoextend-percent=50%",
 			},
 			nodeName: "not this",
 			want: options{
 				endpoint: "unix:/x.sock", nodeID: "n1", driverName: "d.example", volumeGroups: []string{"a"}, metricsAddress: ":9090", enablePprof: true,
 				workDir: "/var/x", hostNamespace: true, poolDataReserve: 1, poolMetadataReserve: 2,
+				copyRateLimit: 100 << 20, copyParallelism: 3, cowThreshold: 0, cowPercent: 50,
 			},
 		},
 		"groups, repeated": {
@@ -72,7 +74,7 @@ func TestParseFlags(t *testing.T) {
 			args: []string{"--version"}, nodeName: "n",
 			want: options{
 				endpoint: "unix:///csi/csi.sock", driverName: "csi.lvmsnap.io", workDir: "/run/lvmsnap",
-				poolDataReserve: 5, poolMetadataReserve: 10, version: true,
+				poolDataReserve: 5, poolMetadataReserve: 10, copyParallelism: 2, cowThreshold: 70, cowPercent: 20, version: true,
 			},
 		},
 	} {
@@ -114,6 +116,9 @@ func TestParseFlagsRefuses(t *testing.T) {
 		"all of a pool":       {[]string{"--volume-group=a", "--pool-metadata-reserve=100%"}, "not a percentage"},
 		"not a number":        {[]string{"--volume-group=a", "--pool-metadata-reserve=NaN"}, "not a percentage"},
 		"a size":              {[]string{"--volume-group=a", "--pool-data-reserve=5G"}, "not a percentage"},
+		"no rate":             {[]string{"--volume-group=a", "--copy-rate-limit=fast"}, "not a size"},
+		"no copies":           {[]string{"--volume-group=a", "--copy-parallelism=0"}, "--copy-parallelism: 0"},
+		"no extension":        {[]string{"--volume-group=a", "--cow-autoextend-percent=0"}, "--cow-autoextend-percent: 0%"},
 		"a loud voice":        {[]string{"--volume-group=a", "-v=loud"}, "invalid argument \"loud\""},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -4,6 +4,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/lvmsnap/lvmsnap/pkg/lvm"
+	"github.com/lvmsnap/lvmsnap/pkg/storage"
 )
 
 // commandMetrics measures LVM's commands.
@@ -27,4 +28,34 @@ func (m *commandMetrics) observe(e lvm.CommandEvent) {
 		result = "error"
 	}
 	m.duration.WithLabelValues(e.Group, e.Verb, result).Observe(e.Duration.Seconds())
+}
+
+// engineMetrics are what the engine does by itself, collected when they are asked for.
+type engineMetrics struct {
+	engine interface{ Stats() storage.Stats }
+}
+
+var (
+	fillBytes = prometheus.NewDesc("lvmsnap_fill_bytes",
+		"Bytes of a volume that is being zeroed or copied: done (on stable storage), and total.", []string{"lv", "of"}, nil)
+	cowEvents = prometheus.NewDesc("lvmsnap_cow_snapshots_total",
+		"COW snapshots, by what happened to them: grown, failed to grow, lost.", []string{"event"}, nil)
+)
+
+// Describe implements prometheus.Collector.
+func (m engineMetrics) Describe(ch chan<- *prometheus.Desc) {
+	ch <- fillBytes
+	ch <- cowEvents
+}
+
+// Collect implements prometheus.Collector.
+func (m engineMetrics) Collect(ch chan<- prometheus.Metric) {
+	s := m.engine.Stats()
+	for _, f := range s.Fills {
+		ch <- prometheus.MustNewConstMetric(fillBytes, prometheus.GaugeValue, float64(f.DoneBytes), f.LV, "done")
+		ch <- prometheus.MustNewConstMetric(fillBytes, prometheus.GaugeValue, float64(f.TotalBytes), f.LV, "total")
+	}
+	for event, n := range map[string]int64{"grown": s.COWGrown, "failed": s.COWFailed, "lost": s.COWLost} {
+		ch <- prometheus.MustNewConstMetric(cowEvents, prometheus.CounterValue, float64(n), event)
+	}
 }

@@ -6,7 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
-	"net/http/pprof" //nolint:gosec // its handlers on the default mux are served by nobody
+	"net/http/pprof" // its handlers on the default mux are served by nobody
 	"os"
 	"time"
 
@@ -14,14 +14,17 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/time/rate"
 	"k8s.io/klog/v2"
 
+	"github.com/lvmsnap/lvmsnap/pkg/blockcopy"
 	"github.com/lvmsnap/lvmsnap/pkg/dm"
 	"github.com/lvmsnap/lvmsnap/pkg/driver"
 	"github.com/lvmsnap/lvmsnap/pkg/hostexec"
 	"github.com/lvmsnap/lvmsnap/pkg/lvm"
 	"github.com/lvmsnap/lvmsnap/pkg/mount"
 	"github.com/lvmsnap/lvmsnap/pkg/storage"
+	"github.com/lvmsnap/lvmsnap/pkg/storage/thick"
 	"github.com/lvmsnap/lvmsnap/pkg/storage/thin"
 )
 
@@ -62,17 +65,12 @@ func run(ctx context.Context, o options) (err error) {
 			return err
 		}
 	}
-	engine, err := storage.New(ctx, storage.Options{
-		Driver: o.driverName, NodeID: o.nodeID, Groups: groups, Kernel: kernel,
-		Backends: map[storage.Type]storage.Backend{
-			storage.TypeThin: thin.New(thin.Options{
-				Kernel: kernel, DataReservePercent: float64(o.poolDataReserve), MetadataReservePercent: float64(o.poolMetadataReserve),
-			}),
-		},
-	})
+	engine, err := newEngine(ctx, o, groups, kernel)
 	if err != nil {
 		return err
 	}
+	defer engine.Close() // before the shells: its copies end with commands
+	registry.MustRegister(engineMetrics{engine})
 	files := mount.NewHost(host)
 	server, err := driver.New(driver.Options{
 		Name: o.driverName, Version: version, NodeID: o.nodeID, Endpoint: o.endpoint,
@@ -84,10 +82,28 @@ func run(ctx context.Context, o options) (err error) {
 	}
 	parts, ctx := errgroup.WithContext(ctx)
 	parts.Go(func() error { return server.Run(ctx) })
+	parts.Go(func() error { return engine.Run(ctx) })
 	if o.metricsAddress != "" {
 		parts.Go(func() error { return serveMetrics(ctx, o.metricsAddress, registry, o.enablePprof) })
 	}
 	return parts.Wait()
+}
+
+func newEngine(ctx context.Context, o options, groups []*lvm.Group, kernel dm.Kernel) (*storage.Engine, error) {
+	fill := storage.FillOptions{Parallelism: int64(o.copyParallelism)}
+	if o.copyRateLimit > 0 {
+		fill.Limiter = rate.NewLimiter(rate.Limit(o.copyRateLimit), blockcopy.DefaultBlockBytes)
+	}
+	return storage.New(ctx, storage.Options{
+		Driver: o.driverName, NodeID: o.nodeID, Groups: groups, Kernel: kernel, Fill: fill,
+		COW: storage.COWOptions{ThresholdPercent: float64(o.cowThreshold), ExtendPercent: float64(o.cowPercent)},
+		Backends: map[storage.Type]storage.Backend{
+			storage.TypeThin: thin.New(thin.Options{
+				Kernel: kernel, DataReservePercent: float64(o.poolDataReserve), MetadataReservePercent: float64(o.poolMetadataReserve),
+			}),
+			storage.TypeThick: thick.New(kernel),
+		},
+	})
 }
 
 func closeShell(ctx context.Context, shell *lvm.Shell) error {

@@ -43,7 +43,7 @@ func parseLayout(params map[string]string, t storage.Type) (storage.Layout, erro
 		*number.to = int(n)
 	}
 	if value := params[keyStripeSize]; value != "" {
-		n, ok := parseQuantity(value)
+		n, ok := ParseQuantity(value)
 		if !ok {
 			return storage.Layout{}, fmt.Errorf("%w: parameter %s %q is not a size such as 64Ki", storage.ErrInvalid, keyStripeSize, value)
 		}
@@ -67,7 +67,7 @@ func parseCOWSize(value string) (storage.COWSize, error) {
 		if n, err := strconv.Atoi(digits); err == nil && n >= 1 && n <= 100 {
 			return storage.COWSize{Percent: n}, nil
 		}
-	} else if n, ok := parseQuantity(value); ok {
+	} else if n, ok := ParseQuantity(value); ok {
 		return storage.COWSize{Bytes: n}, nil
 	}
 	return storage.COWSize{}, fmt.Errorf("%w: parameter %s %q is neither a share of the volume from 1%% to 100%% nor a size such as 10Gi",
@@ -81,8 +81,8 @@ var quantityUnits = map[string]int64{
 	"k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "P": 1e15,
 }
 
-// parseQuantity reads a size as Kubernetes writes them, in whole numbers.
-func parseQuantity(s string) (bytes int64, ok bool) {
+// ParseQuantity reads a size above 0 as Kubernetes writes them, in whole numbers.
+func ParseQuantity(s string) (bytes int64, ok bool) {
 	m := quantityPattern.FindStringSubmatch(s)
 	if m == nil {
 		return 0, false

@@ -294,6 +294,9 @@ func TestInvalidSnapshot(t *testing.T) {
 		if found.Ready || len(found.Conditions) != 1 || found.Conditions[0].Reason != "SnapshotInvalid" {
 			t.Errorf("%s: %+v", when, found)
 		}
+		if origin, err := h.Volume(ctx, v.ID); err != nil || len(origin.Conditions) != 1 || origin.Conditions[0].Severity != storage.SeverityDegraded {
+			t.Errorf("%s: its origin: %+v, %v", when, origin, err)
+		}
 		if _, err := h.restore(ctx, s.ID, 0); !errors.Is(err, storage.ErrDamaged) {
 			t.Errorf("%s: restore: %v", when, err)
 		}

@@ -197,6 +197,18 @@ func snapshotLost(group string, lv lvm.LV) Condition {
 	}
 }
 
+// lostSnapshots are conditions of a volume: CSI has no health of snapshots.
+func (v *view) lostSnapshots(vol Volume) []Condition {
+	var out []Condition
+	for _, lv := range v.cowSnapshots(lvm.LV{Name: path.Base(vol.DevicePath)}) {
+		if s, ok := v.snapshot(lv); ok && len(s.Conditions) > 0 {
+			c := s.Conditions[0]
+			out = append(out, Condition{SeverityDegraded, c.Reason, c.Message})
+		}
+	}
+	return out
+}
+
 // contentBytes is the size of what an LV shows: a COW snapshot's own size is that of its COW.
 func contentBytes(lv lvm.LV) int64 {
 	if lv.OriginBytes > 0 {

@@ -341,6 +341,7 @@ func (e *Engine) withConditions(ctx context.Context, v *view, volumes []Volume) 
 			return nil, err
 		}
 		volumes[i].Conditions = append(volumes[i].Conditions, conditions[volumes[i].Class.ThinPool]...)
+		volumes[i].Conditions = append(volumes[i].Conditions, v.lostSnapshots(volumes[i])...)
 	}
 	return volumes, nil
 }

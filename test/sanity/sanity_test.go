@@ -34,15 +34,19 @@ const pendingSpec = "pagination should detect volumes added between pages and ac
 // volumeBytes must be enough for every file system (xfs: 300 MB).
 const volumeBytes = 512 << 20
 
-func TestSanityMount(t *testing.T) { testSanity(t, "mount") }
+func TestSanityMount(t *testing.T) { testSanity(t, "mount", "thin") }
 
-func TestSanityBlock(t *testing.T) { testSanity(t, "block") }
+func TestSanityBlock(t *testing.T) { testSanity(t, "block", "thin") }
+
+func TestSanityThickMount(t *testing.T) { testSanity(t, "mount", "thick") }
+
+func TestSanityThickBlock(t *testing.T) { testSanity(t, "block", "thick") }
 
 // testSanity runs the suite in a process of its own: Ginkgo can run one only once per process.
-func testSanity(t *testing.T, access string) {
-	vg := labtest.VolumeGroup(t, labtest.Options{ThinPool: "pool"})
+func testSanity(t *testing.T, access, volumeType string) {
+	vg := labtest.VolumeGroup(t, labtest.Options{Disks: 2, ThinPool: "pool", PoolSize: "6g"})
 	driver := driverproc.Start(t, driverproc.Options{Groups: []string{vg.Name}})
-	s := suite{Socket: driver.Socket, Access: access, Dir: t.TempDir()}
+	s := suite{Socket: driver.Socket, Access: access, Type: volumeType, Dir: t.TempDir()}
 
 	config, err := json.Marshal(s)
 	if err != nil {
@@ -112,7 +116,7 @@ func TestMain(m *testing.M) {
 }
 
 // suite is one run of csi-sanity.
-type suite struct{ Socket, Access, Dir string }
+type suite struct{ Socket, Access, Type, Dir string }
 
 func (s suite) reportFile() string { return filepath.Join(s.Dir, "report.json") }
 
@@ -121,6 +125,7 @@ func (s suite) run() (exitCode int) {
 	config.Address = "unix://" + s.Socket
 	config.TestVolumeAccessType = s.Access
 	config.TestVolumeSize = volumeBytes
+	config.TestVolumeParameters = map[string]string{"type": s.Type}
 	config.TargetPath = filepath.Join(s.Dir, "mount")
 	config.StagingPath = filepath.Join(s.Dir, "staging")
 	config.DialOptions = append(config.DialOptions, grpc.WithUnaryInterceptor(fillSizeCaches))
@@ -134,7 +139,7 @@ func (s suite) run() (exitCode int) {
 	klog.LogToStderr(false)
 	klog.SetOutput(ginkgo.GinkgoWriter)
 	reporter.Verbose = true
-	if !ginkgo.RunSpecs(failures{}, "csi-sanity, access type "+s.Access, suiteConfig, reporter) {
+	if !ginkgo.RunSpecs(failures{}, "csi-sanity, access type "+s.Access+", type "+s.Type, suiteConfig, reporter) {
 		return 1
 	}
 	return 0
