@@ -15,14 +15,19 @@ import (
 // COWOptions are for COW snapshots with less room than their origin has: they grow before they are full. LVM's own
 // monitor (dmeventd, snapshot_autoextend_threshold) needs a daemon on the host, and what it does is nobody's to know here.
 type COWOptions struct {
-	Interval         time.Duration // how often they are looked at; default 2 s
-	ThresholdPercent float64       // grow what is fuller than this; 0: never
-	ExtendPercent    float64       // by so much of its size; default 20
+	Interval         time.Duration // how often they are looked at; default 1 s
+	ThresholdPercent float64       // grow what is fuller than this, or will be full soon at its present pace; 0: never
+	ExtendPercent    float64       // by so much of its size, or more at that pace; default 20
 }
 
 const (
-	defaultCOWInterval = 2 * time.Second
+	defaultCOWInterval = time.Second
 	defaultCOWExtend   = 20
+	// cowLooksAhead is for how many intervals there has to be room at the present pace: one until the next look, one in
+	// which others have the group's turn, and one in which the pace may double.
+	cowLooksAhead = 3
+	// cowPause keeps a group without room from being asked for it every second.
+	cowPause = 15 * time.Second
 )
 
 func (o COWOptions) withDefaults() COWOptions {
@@ -39,27 +44,38 @@ func (o COWOptions) withDefaults() COWOptions {
 func (e *Engine) Run(ctx context.Context) error {
 	tick := time.NewTicker(e.cow.Interval)
 	defer tick.Stop()
+	var last cowUsage
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-tick.C:
-			if err := e.watchCOWs(ctx); err != nil && ctx.Err() == nil {
-				klog.FromContext(ctx).Error(err, "COW snapshots could not be looked at")
+			now := cowUsage{}
+			if err := e.watchCOWs(ctx, last, now); err != nil && ctx.Err() == nil {
+				klog.FromContext(ctx).Error(err, "COW snapshots could not be looked after")
 			}
+			last = now
 		}
 	}
 }
 
+// cowUsage is what was seen of each COW, by UUID, when it was looked at.
+type cowUsage map[string]cowLook
+
+type cowLook struct {
+	usedBytes int64
+	failed    time.Time // when it could not be extended
+}
+
 // watchCOWs looks at each active COW that can overflow. Only for one that needs something is a turn taken.
-func (e *Engine) watchCOWs(ctx context.Context) error {
+func (e *Engine) watchCOWs(ctx context.Context, last, now cowUsage) error {
 	var all error
 	for _, g := range e.groups {
 		err := e.inTurn(ctx, g, looking, "watch", func(ctx context.Context, _ *lvm.Client, v *view) error {
 			var failed error
 			for _, lv := range v.lvs {
 				if v.canOverflow(lv) {
-					failed = errors.Join(failed, e.watchCOW(ctx, v, lv))
+					failed = errors.Join(failed, e.watchCOW(ctx, v, lv, last, now))
 				}
 			}
 			return failed
@@ -75,7 +91,7 @@ func (v *view) canOverflow(lv lvm.LV) bool {
 	return isCOW(lv) && v.ours(lv) && lv.SizeBytes < most && parseRecord(lv.Tags)[tagInvalid] == ""
 }
 
-func (e *Engine) watchCOW(ctx context.Context, v *view, lv lvm.LV) error {
+func (e *Engine) watchCOW(ctx context.Context, v *view, lv lvm.LV, last, now cowUsage) error {
 	st, err := e.kernel.SnapshotStatus(ctx, v.group.Name(), lv.Name)
 	switch {
 	case errors.Is(err, dm.ErrNoDevice):
@@ -86,11 +102,19 @@ func (e *Engine) watchCOW(ctx context.Context, v *view, lv lvm.LV) error {
 		return e.withLV(ctx, lv.Name, changing, "invalid "+lv.Name, func(ctx context.Context, c *lvm.Client, v *view, lv lvm.LV) error {
 			return v.recordLost(ctx, c, lv)
 		})
-	case e.cow.ThresholdPercent <= 0 || st.Percent() <= e.cow.ThresholdPercent:
+	}
+	before, seen := last[lv.UUID]
+	now[lv.UUID] = cowLook{st.UsedBytes, before.failed}
+	ahead := int64(0)
+	if seen || e.now().Sub(parseRecord(lv.Tags).created()) < 2*e.cow.Interval { // what is new was empty
+		ahead = cowLooksAhead * (st.UsedBytes - before.usedBytes)
+	}
+	soonFull := st.UsedBytes+ahead > st.TotalBytes
+	if e.now().Sub(before.failed) < cowPause || e.cow.ThresholdPercent <= 0 || st.Percent() <= e.cow.ThresholdPercent && !soonFull {
 		return nil
 	}
-	return e.withLV(ctx, lv.Name, changing, "extend "+lv.Name, func(ctx context.Context, c *lvm.Client, v *view, lv lvm.LV) error {
-		more := max(int64(float64(lv.SizeBytes)*e.cow.ExtendPercent/100), 1)
+	err = e.withLV(ctx, lv.Name, changing, "extend "+lv.Name, func(ctx context.Context, c *lvm.Client, v *view, lv lvm.LV) error {
+		more := max(int64(float64(lv.SizeBytes)*e.cow.ExtendPercent/100), ahead, 1)
 		size, _ := roundUp(lv.SizeBytes+more, v.group.extentBytes)
 		if err := c.Extend(ctx, lv.Name, size); err != nil {
 			e.stats.cowFailed.Add(1)
@@ -102,6 +126,10 @@ func (e *Engine) watchCOW(ctx context.Context, v *view, lv lvm.LV) error {
 			"percent", st.Percent(), "from", lv.SizeBytes, "to", size)
 		return nil
 	})
+	if err != nil {
+		now[lv.UUID] = cowLook{st.UsedBytes, e.now()}
+	}
+	return err
 }
 
 // probeCOWs finds out what became of those that were active when the node or the driver went down: inactive, only the
