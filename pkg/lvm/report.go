@@ -58,6 +58,7 @@ type lvRow struct {
 	ThinID          string `json:"thin_id"`
 	DataPercent     string `json:"data_percent"`
 	MetadataPercent string `json:"metadata_percent"`
+	Extents         string `json:"seg_pe_ranges"` // asked for by Extents only
 }
 
 const lvFields = "lv_name,lv_uuid,lv_size,lv_tags,lv_attr,origin,origin_size,pool_lv,segtype,transaction_id,thin_id,data_percent,metadata_percent"

@@ -55,10 +55,7 @@ func (e *Engine) fill(ctx context.Context, f *fill) error {
 	if err != nil || t.kind == fillNone {
 		return err
 	}
-	o := blockcopy.Options{Limiter: e.fills.o.Limiter, OnCheckpoint: func(p blockcopy.Progress) {
-		f.progress.Store(&p)
-		klog.FromContext(ctx).Info("Filling a volume", "lv", f.lv, "kind", t.kind, "progress", p.String())
-	}}
+	o := e.fillOptions(ctx, f, t.kind)
 	init := Init(t.record[tagInit])
 	switch t.kind {
 	case fillZero, fillGrow:
@@ -73,6 +70,13 @@ func (e *Engine) fill(ctx context.Context, f *fill) error {
 		return err
 	}
 	return e.finishTarget(ctx, t, init)
+}
+
+func (e *Engine) fillOptions(ctx context.Context, f *fill, kind string) blockcopy.Options {
+	return blockcopy.Options{Limiter: e.fills.o.Limiter, OnCheckpoint: func(p blockcopy.Progress) {
+		f.progress.Store(&p)
+		klog.FromContext(ctx).Info("Filling a volume", "lv", f.lv, "kind", kind, "progress", p.String())
+	}}
 }
 
 // openTarget activates the volume; kind is fillNone when there is nothing to do any more.

@@ -13,6 +13,7 @@ const (
 	snapshotPrefix = "csi-s-"
 	clonePrefix    = "csi-c-"
 	asidePrefix    = "csi-d-"
+	reservePrefix  = "csi-z-"
 	handleVersion  = "v1"
 )
 
@@ -42,6 +43,9 @@ func SnapshotLV(csiName string) string { return snapshotPrefix + hash(csiName, n
 
 // cloneLV is the LV name of the snapshot from which the volume with this CSI name is copied, while it is.
 func cloneLV(csiName string) string { return clonePrefix + hash(csiName, nameHashLength) }
+
+// reserveLV is the LV name of the extents that are overwritten before the volume with this CSI name gets them.
+func reserveLV(csiName string) string { return reservePrefix + hash(csiName, nameHashLength) }
 
 // asideLV is the name under which a deleted volume waits for its last COW snapshot to go. The UUID makes it unique:
 // volumes of one name can be deleted one after the other.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"path"
 	"strconv"
 	"strings"
 
@@ -43,7 +42,7 @@ func (e *Engine) openSource(ctx context.Context, t target) (*openedSource, error
 			return fmt.Errorf("%w: the source %s/%s is not of this driver", ErrNotFound, v.group.Name(), lv.Name)
 		}
 		s.group, s.lv, s.holder = v.group.Name(), lv, lv
-		s.device, s.init = path.Join("/dev", s.group, lv.Name), Init(parseRecord(lv.Tags)[tagInit])
+		s.device, s.init = v.devicePath(lv), Init(parseRecord(lv.Tags)[tagInit])
 		if isCOW(lv) {
 			// LVM activates it with its origin only, and would ask first (docs/adr/0010, Activation).
 			origin, ok := v.find(lv.Origin)

@@ -62,6 +62,8 @@ func (v *view) leftover(lv lvm.LV) string {
 		return "a deleted volume whose last snapshot is gone"
 	case v.isClone(lv) && !v.cloneNeeded(lv):
 		return "a snapshot for a clone that is finished or gone"
+	case v.isReserve(lv) && v.e.fills.find(lv.Name) == nil:
+		return "extents for a volume that has not got them"
 	default:
 		return ""
 	}
@@ -79,6 +81,11 @@ func (v *view) ours(lv lvm.LV) bool {
 	_, volume := owned(lv, v.e.driver, VolumeLV)
 	_, snapshot := owned(lv, v.e.driver, SnapshotLV)
 	return volume || snapshot || v.isClone(lv)
+}
+
+func (v *view) isReserve(lv lvm.LV) bool {
+	_, ok := owned(lv, v.e.driver, reserveLV)
+	return ok
 }
 
 func (v *view) isClone(lv lvm.LV) bool {

@@ -330,12 +330,26 @@ func TestGrowThickBlockVolume(t *testing.T) {
 	ctx := t.Context()
 	v := h.thick(t)
 	h.write(t, v, "v1")
-	if _, err := h.ExpandVolume(ctx, v.ID, 16*mib, 0); !errors.Is(err, storage.ErrInUse) {
-		t.Errorf("while active: %v", err)
+	for nth := 1; ; nth++ {
+		size := 8*mib + int64(nth)*4*mib
+		h.CrashNext(lvmtest.Nth(nth, lvmtest.Changes), nth%2 == 0)
+		_, err := h.ExpandVolume(ctx, v.ID, size, 0)
+		h.ClearFaults()
+		got := persist(t, func() (storage.Volume, error) { return h.ExpandVolume(ctx, v.ID, size, 0) })
+		if got.SizeBytes != size || got.RequestedBytes != size || len(h.left()) != 1 || len(h.active(h.left())) != 1 {
+			t.Errorf("online, %d: %+v, left %v", nth, got, h.left())
+		}
+		if err == nil {
+			break
+		}
+	}
+	extended := slices.DeleteFunc(h.changes(), func(c string) bool { return !strings.HasPrefix(c, "lvextend") })
+	if len(extended) < 5 || slices.ContainsFunc(extended, func(c string) bool { return !strings.Contains(c, " /dev/fake:") }) {
+		t.Errorf("an active volume was extended onto what was not overwritten: %q", extended)
 	}
 	h.unstage(t, v)
 	for nth := 1; ; nth++ {
-		size := int64(nth+1) * 16 * mib
+		size := int64(nth+10) * 16 * mib
 		h.CrashNext(lvmtest.Nth(nth, lvmtest.Changes), nth%2 == 0)
 		_, err := h.ExpandVolume(ctx, v.ID, size, 0)
 		h.ClearFaults()

@@ -85,7 +85,7 @@ func (v *view) volume(lv lvm.LV) (Volume, bool) {
 		FSType:         r[tagFS],
 		Source:         v.sourceOf(r[tagSource]),
 		CreatedAt:      r.created(),
-		DevicePath:     path.Join("/dev", v.group.Name(), lv.Name),
+		DevicePath:     v.devicePath(lv),
 		Init:           Init(r[tagInit]),
 		Conditions:     lvConditions(v.group.Name(), lv),
 	}
@@ -93,6 +93,8 @@ func (v *view) volume(lv lvm.LV) (Volume, bool) {
 	vol.Claim.VolumeName = r[tagContent]
 	return vol, true
 }
+
+func (v *view) devicePath(lv lvm.LV) string { return path.Join("/dev", v.group.Name(), lv.Name) }
 
 // ask adds to a volume what only the kernel knows: whether its device exists, and works.
 func (v *view) ask(ctx context.Context, vol *Volume) error {

@@ -12,7 +12,8 @@ type request struct {
 	verb    string
 	options map[string][]string
 	object  string
-	target  string // the second object of lvrename
+	target  string   // the second object of lvrename
+	extents []string // of lvextend
 }
 
 func (r request) has(option string) bool { return len(r.options[option]) > 0 }
@@ -84,6 +85,8 @@ func (l *LVM) execute(args []string, phantom bool) result {
 			rest = rest[1:]
 		case strings.HasPrefix(word, "-"):
 			return usage(fmt.Sprintf("%s: unrecognized option '%s'", r.verb, word))
+		case r.verb == "lvextend" && r.object != "" && strings.HasPrefix(word, "/"):
+			r.extents = append(r.extents, word)
 		case r.verb == "lvrename" && r.object != "" && r.target == "":
 			r.target = word
 		case r.verb == "lvcreate" && r.has("--thinpool"), r.object != "":

@@ -103,11 +103,14 @@ func (l *LVM) Run(ctx context.Context, args ...string) (lvm.Output, error) {
 	}
 }
 
-// turn is the lock of the group that a command works on: every verb names it in the last argument.
+// turn is the lock of the group that a command works on: every verb names it in the last argument, before physical volumes.
 func (l *LVM) turn(args []string) chan struct{} {
 	name := ""
-	if len(args) > 0 {
-		name, _, _ = strings.Cut(args[len(args)-1], "/")
+	for _, arg := range slices.Backward(args) {
+		if !strings.HasPrefix(arg, "/") {
+			name, _, _ = strings.Cut(arg, "/")
+			break
+		}
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -3,6 +3,7 @@
 package thick_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"os"
@@ -222,5 +223,56 @@ func TestOverflow(t *testing.T) {
 	}
 	if err := m.DeleteVolume(t.Context(), v.ID); err != nil {
 		t.Error(err)
+	}
+}
+
+// A block volume that grows under its user never shows what others left on the extents that it gets.
+func TestGrowOnline(t *testing.T) {
+	m := newMachine(t)
+	ctx := t.Context()
+	secret := bytes.Repeat([]byte("secret"), 1<<20/6+1)[:1<<20]
+	dirty, err := m.CreateVolume(ctx, storage.VolumeSpec{Name: "dirty", RequiredBytes: 256 * mib, Access: storage.AccessBlock, Class: thickClass})
+	if err != nil {
+		t.Fatal(err)
+	}
+	dirty = m.activate(t, dirty)
+	f, err := os.OpenFile(dirty.DevicePath, os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for at := int64(0); at < 256*mib; at += mib {
+		if _, err := f.WriteAt(secret, at); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := errors.Join(f.Sync(), f.Close(), m.Deactivate(ctx, dirty.ID), m.DeleteVolume(ctx, dirty.ID)); err != nil {
+		t.Fatal(err)
+	}
+
+	v := m.activate(t, m.create(t, "v", thickClass, nil))
+	release := backendtest.HoldDevice(t, v)
+	backendtest.WriteDevice(t, v, "v1")
+	for _, size := range []int64{64 * mib, 160 * mib} {
+		grown, err := m.ExpandVolume(ctx, v.ID, size, 0)
+		if err != nil || grown.SizeBytes != size || grown.RequestedBytes != size {
+			t.Fatalf("%+v, %v", grown, err)
+		}
+	}
+	f, err = os.Open(v.DevicePath)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	block, zeroes := make([]byte, mib), make([]byte, mib)
+	for at := mib; at < 160*mib; at += mib {
+		if _, err := f.ReadAt(block, at); err != nil || !bytes.Equal(block, zeroes) {
+			t.Fatalf("at %d: %.20q, %v", at, block, err)
+		}
+	}
+	release()
+	_ = f.Close()
+	m.expect(t, v, "v1")
+	if left := strings.Fields(labtest.Run(t, "lvs", "--noheadings", "-o", "lv_name", m.vg.Name)); len(left) != 2 {
+		t.Errorf("left: %v", left)
 	}
 }
