@@ -21,6 +21,7 @@ var thickContract = []contractCase{
 	{"COWExtend", contractCOWExtend},
 	{"COWRemove", contractCOWRemove},
 	{"Rename", contractRename},
+	{"ExtendOnto", contractExtendOnto},
 }
 
 func (f fixture) thick(t *testing.T, name string, sizeBytes int64, tags ...string) {

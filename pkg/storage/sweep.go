@@ -43,7 +43,10 @@ func (v *view) sweep(ctx context.Context, c *lvm.Client) (swept bool, err error)
 
 // suspended: only a COW snapshot's creation suspends a thick volume, and nobody's runs now.
 func (v *view) suspended(ctx context.Context, lv lvm.LV) (bool, error) {
-	if _, ok := owned(lv, v.e.driver, VolumeLV); lv.Pool != "" || isCOW(lv) || !ok && !v.aside(lv) {
+	if lv.Pool != "" || isCOW(lv) {
+		return false, nil
+	}
+	if _, ok := owned(lv, v.e.driver, VolumeLV); !ok && !v.aside(lv) {
 		return false, nil
 	}
 	info, err := v.e.kernel.Info(ctx, v.group.Name(), lv.Name)
@@ -73,8 +76,11 @@ func (v *view) leftover(lv lvm.LV) string {
 // What an LV is, LVM says, and not the tags: this one shows nothing of its origin. (A finished snapshot that somebody
 // split from its origin is plain, too, but read-only.)
 func (v *view) halfMade(lv lvm.LV) bool {
+	if lv.Pool != "" || lv.Attr.Type() != lvm.TypeLinear || !lv.Attr.Writable() {
+		return false // without a look at its tags: this is asked of every LV at every look
+	}
 	_, snapshot := owned(lv, v.e.driver, SnapshotLV)
-	return (snapshot || v.isClone(lv)) && lv.Pool == "" && lv.Attr.Type() == lvm.TypeLinear && lv.Attr.Writable()
+	return snapshot || v.isClone(lv)
 }
 
 func (v *view) ours(lv lvm.LV) bool {
@@ -84,11 +90,17 @@ func (v *view) ours(lv lvm.LV) bool {
 }
 
 func (v *view) isReserve(lv lvm.LV) bool {
+	if !strings.HasPrefix(lv.Name, reservePrefix) {
+		return false
+	}
 	_, ok := owned(lv, v.e.driver, reserveLV)
 	return ok
 }
 
 func (v *view) isClone(lv lvm.LV) bool {
+	if !strings.HasPrefix(lv.Name, clonePrefix) {
+		return false
+	}
 	_, ok := owned(lv, v.e.driver, cloneLV)
 	return ok
 }

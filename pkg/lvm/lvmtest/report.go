@@ -135,6 +135,9 @@ func (l *LVM) lvs(r request) result {
 	}
 	out := result{rowsName: "lv"}
 	_, only := r.split()
+	if only != "" && g.volumes[only] == nil {
+		return notFound(r)
+	}
 	for _, v := range g.sorted() {
 		if only != "" && v.name != only {
 			continue
@@ -185,7 +188,7 @@ func (g *group) lvFields(v *volume) map[string]string {
 	f := map[string]string{
 		"lv_name": v.name, "lv_uuid": v.uuid, "lv_size": number(v.size), "lv_tags": strings.Join(v.tags, ","),
 		"lv_attr": g.attr(v), "origin": v.origin, "origin_size": "", "pool_lv": v.poolName, "segtype": "linear",
-		"seg_pe_ranges":  fmt.Sprintf("/dev/fake:%d-%d", v.minor, int64(v.minor)+v.size/g.extent-1), // two never meet, and that is all
+		"seg_pe_ranges":  strings.Join(v.extents, " "),
 		"transaction_id": "", "thin_id": "", "data_percent": "", "metadata_percent": "",
 	}
 	switch {

@@ -38,10 +38,11 @@ type volume struct {
 
 	pool *pool
 
-	segType    string // of a thick volume; empty: linear
-	images     int64  // hidden LVs of RAID
-	dataImages int64  // stripes or images that the size is divided into
-	allocated  int64  // what it takes of the group; 0: its size
+	segType    string   // of a thick volume; empty: linear
+	images     int64    // hidden LVs of RAID
+	dataImages int64    // stripes or images that the size is divided into
+	extents    []string // ranges that no other volume has; a growth adds one only where it was asked for
+	allocated  int64    // what it takes of the group; 0: its size
 	cow        *cow
 
 	poolName string

@@ -126,6 +126,8 @@ func (l *LVM) thickVolume(r request, name string) result {
 // commit adds a volume whose extents are there.
 func (l *LVM) commit(g *group, v *volume) result {
 	v.uuid, v.minor = l.uuid(), uint32(l.next())
+	first := int64(v.minor) << 20
+	v.extents = []string{fmt.Sprintf("/dev/fake:%d-%d", first, first+v.allocated/g.extent-1)}
 	g.add(v)
 	if failed := g.metadataRefuses(); failed != nil {
 		delete(g.volumes, v.name)

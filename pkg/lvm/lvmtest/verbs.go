@@ -256,6 +256,7 @@ func (l *LVM) lvextend(r request) result {
 		return failure(exitFailed, "Snapshot origin volumes can be resized only while inactive: try lvchange -an.")
 	}
 	v.size = size
+	v.extents = append(v.extents, r.extents...)
 	if v.allocated > 0 {
 		v.allocated = allocated
 	}
