@@ -110,7 +110,7 @@ func (l *lab) volumeCycle(name string, from func(int) string, argv func(int) []s
 }
 
 func read(name string, grpc func(int) error, argv func(int) []string) cycle {
-	return cycle{operations: []operation{{name, grpc, argv}}, turns: 5}
+	return cycle{operations: []operation{{name, grpc, argv}}, turns: 3}
 }
 
 func (l *lab) list(request func(int) *csi.ListSnapshotsRequest) func(int) error {

@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
 	"github.com/prometheus/common/expfmt"
@@ -123,8 +124,8 @@ func (l *lab) deleteVolume(id string) error {
 // lv is the LV of a CSI id, as LVM's commands want it.
 func (l *lab) lv(id string) string { return l.vg.Name + "/" + path.Base(id) }
 
-// commands is how many LVM commands the driver has run.
-func (l *lab) commands() (n uint64) {
+// commands is how many LVM commands the driver has run, and for how long.
+func (l *lab) commands() (n uint64, took time.Duration) {
 	l.b.Helper()
 	req, err := http.NewRequestWithContext(l.ctx, http.MethodGet, l.metrics, http.NoBody)
 	l.ok(err)
@@ -136,8 +137,9 @@ func (l *lab) commands() (n uint64) {
 	l.ok(err)
 	for _, m := range families["lvmsnap_lvm_command_duration_seconds"].GetMetric() {
 		n += m.GetHistogram().GetSampleCount()
+		took += time.Duration(m.GetHistogram().GetSampleSum() * float64(time.Second))
 	}
-	return n
+	return n, took
 }
 
 // commits is how often LVM has committed metadata of the group.

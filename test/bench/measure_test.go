@@ -70,7 +70,7 @@ func (l *lab) record(op operation, via string, callers int, countCommits bool) {
 	if countCommits {
 		commits = l.commits()
 	}
-	commands := l.commands()
+	commands, inLVM := l.commands()
 	latencies := make([]time.Duration, callers)
 	start := time.Now()
 	err := atOnce(callers, func(i int) error {
@@ -85,11 +85,13 @@ func (l *lab) record(op operation, via string, callers int, countCommits bool) {
 	}
 
 	values := values{}.nanoseconds("ns/op", wall/time.Duration(callers))
-	run := uint64(callers) // an exec is one command
+	each := 1.0 // an exec is one command
 	if via == viaGRPC {
-		run = l.commands() - commands
+		n, took := l.commands()
+		each = float64(n-commands) / float64(callers)
+		values = values.nanoseconds("lvm-ns/op", (took-inLVM)/time.Duration(callers))
 	}
-	values = values.number("commands/op", float64(run)/float64(callers))
+	values = values.number("commands/op", each)
 	if countCommits {
 		values = values.number("commits/op", float64(l.commits()-commits)/float64(callers))
 	}

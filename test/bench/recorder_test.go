@@ -46,6 +46,7 @@ func newRecorder(b testing.TB) recorder {
 		b.Fatal(err)
 	}
 	_, version := driverproc.Run(b, nil, "--version")
+	version = strings.TrimPrefix(version, "lvmsnap ")
 	for _, line := range [][2]string{
 		{"goos", runtime.GOOS},
 		{"goarch", runtime.GOARCH},

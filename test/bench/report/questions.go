@@ -28,13 +28,13 @@ func questions(r *results) []question {
 				{"CreateSnapshot", "CreateSnapshot", "grpc", blue, nil},
 				{"DeleteSnapshot", "DeleteSnapshot", "grpc", blue, dashed},
 			}),
-			callTable(r, snapshots, []int{1}, true),
+			callTable(r, snapshots, []int{1}),
 		},
 		{
 			"How many callers does a node bear?", "callers.svg",
 			"All callers cut a snapshot of the same volume at once. Shown is the time until the last of them has it; the table has the " +
 				"time for each (that divided by the number of callers), and what the callers see.",
-			byCallers(r), callTable(r, snapshots, r.callers(), false),
+			byCallers(r), callTable(r, snapshots, r.callers()),
 		},
 		{
 			"How long does the workload pause?", "pause.svg",
@@ -52,7 +52,7 @@ func questions(r *results) []question {
 				{"CreateVolume from a snapshot", "RestoreSnapshot", "grpc", blue, dashed},
 				{"CreateVolume", "CreateVolume", "grpc", blue, nil},
 			}),
-			callTable(r, []string{"CreateVolume", "RestoreSnapshot"}, []int{1}, true),
+			callTable(r, []string{"CreateVolume", "RestoreSnapshot"}, []int{1}),
 		},
 		{
 			"What does a list cost?", "lists.svg",
@@ -64,7 +64,7 @@ func questions(r *results) []question {
 				{"ListSnapshots by id", "ListSnapshotsByID", "grpc", purple, nil},
 				{"GetCapacity", "GetCapacity", "grpc", gray, nil},
 			}),
-			callTable(r, lists, []int{1}, true),
+			callTable(r, lists, []int{1}),
 		},
 		{
 			"What does the driver itself need?", "memory.svg",

@@ -31,6 +31,7 @@ type metric struct {
 // Units, as benchfmt tidies them.
 const (
 	perOperation = "sec/op"
+	inLVM        = "lvm-sec/op"
 	commands     = "commands/op"
 	commits      = "commits/op"
 	stall        = "stall-sec"

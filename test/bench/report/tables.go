@@ -38,14 +38,15 @@ func goalTable(r *results) table {
 	return t
 }
 
-// callTable has a row for every size of the group and number of callers. Columns about LVM's work are left out
-// unless they are asked for.
-func callTable(r *results, ops []string, callers []int, work bool) table {
-	header := []string{"operation", "snapshots", "callers", "gRPC, ms", "exec, ms", "ratio", "median and p99 latency, ms"}
-	if work {
-		header = append(header, "LVM commands", "commits")
+// callTable has a row for every size of the group and number of callers. What is the same in all rows is left out:
+// with a single caller their number, and the latency, which is what the operation takes.
+func callTable(r *results, ops []string, callers []int) table {
+	many := len(callers) > 1
+	header := []string{"operation", "snapshots"}
+	if many {
+		header = append(header, "callers", "latency, ms: median / p99")
 	}
-	t := table{header}
+	t := table{append(header, "gRPC, ms", "of that in LVM", "exec, ms", "ratio", "LVM commands", "commits")}
 	for _, op := range ops {
 		for _, size := range r.sizes("Call") {
 			for _, n := range callers {
@@ -53,15 +54,14 @@ func callTable(r *results, ops []string, callers []int, work bool) table {
 				if len(r.of(grpc, perOperation)) == 0 {
 					continue
 				}
-				row := []string{
-					op, strconv.Itoa(size), strconv.Itoa(n),
-					spread(r.of(grpc, perOperation), milliseconds), spread(r.of(exec, perOperation), milliseconds),
-					one(r.ratio(op, size, n), ratioText), latencyCell(r, grpc),
+				row := []string{op, strconv.Itoa(size)}
+				if many {
+					row = append(row, strconv.Itoa(n), latencyCell(r, grpc))
 				}
-				if work {
-					row = append(row, one(median(r.of(grpc, commands)), countText), one(median(r.of(grpc, commits)), countText))
-				}
-				t = append(t, row)
+				t = append(t, append(row,
+					spread(r.of(grpc, perOperation), milliseconds), one(median(r.of(grpc, inLVM)), milliseconds),
+					spread(r.of(exec, perOperation), milliseconds), one(r.ratio(op, size, n), ratioText),
+					one(median(r.of(grpc, commands)), countText), one(median(r.of(grpc, commits)), countText)))
 			}
 		}
 	}
@@ -75,7 +75,7 @@ func latencyCell(r *results, s series) string {
 	if len(latencies) == 0 {
 		return "-"
 	}
-	return milliseconds(median(latencies)) + ", " + milliseconds(quantile(latencies, 0.99))
+	return milliseconds(median(latencies)) + " / " + milliseconds(quantile(latencies, 0.99))
 }
 
 func pauseTable(r *results) table {
@@ -121,7 +121,7 @@ func machineTable(r *results) table {
 // writeText writes all tables for a terminal.
 func writeText(w *strings.Builder, r *results) {
 	for _, t := range []table{
-		machineTable(r), callTable(r, r.operations(), r.callers(), true), pauseTable(r), processTable(r), goalTable(r),
+		machineTable(r), callTable(r, r.operations(), r.callers()), pauseTable(r), processTable(r), goalTable(r),
 	} {
 		t.text(w)
 		fmt.Fprintln(w)
