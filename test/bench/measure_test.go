@@ -84,22 +84,22 @@ func (l *lab) record(op operation, via string, callers int, countCommits bool) {
 		l.b.Fatalf("%s via %s, %d callers, %d snapshots: %v", op.name, via, callers, len(l.snapshots), err)
 	}
 
-	values := values{}.nanoseconds("ns/op", wall/time.Duration(callers))
+	v := values{}.nanoseconds("ns/op", wall/time.Duration(callers))
 	each := 1.0 // an exec is one command
 	if via == viaGRPC {
 		n, took := l.commands()
 		each = float64(n-commands) / float64(callers)
-		values = values.nanoseconds("lvm-ns/op", (took-inLVM)/time.Duration(callers))
+		v = v.nanoseconds("lvm-ns/op", (took-inLVM)/time.Duration(callers))
 	}
-	values = values.number("commands/op", each)
+	v = v.number("commands/op", each)
 	if countCommits {
-		values = values.number("commits/op", float64(l.commits()-commits)/float64(callers))
+		v = v.number("commits/op", float64(l.commits()-commits)/float64(callers))
 	}
 	name := fmt.Sprintf("op=%s/snapshots=%d/callers=%d/via=%s", op.name, len(l.snapshots), callers, via)
-	l.write("Call/"+name, callers, values)
+	l.write("Call/"+name, callers, v)
 	if callers > 1 {
 		for _, latency := range latencies {
-			l.write("Latency/"+name, 1, values[:0].nanoseconds("ns/op", latency))
+			l.write("Latency/"+name, 1, values{}.nanoseconds("ns/op", latency))
 		}
 	}
 }
