@@ -82,6 +82,16 @@ func checkXML(t *testing.T, path string) {
 	}
 }
 
+func TestParseUnits(t *testing.T) {
+	r, err := parse(strings.NewReader("BenchmarkCall/op=X 1 2000000000 ns/op 0 lvm-ns/op\nBenchmarkCall/op=X 1 1 ns/op 1000000000 lvm-ns/op\n"), "units")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff([]float64{0, 1}, r.of(series{kind: "Call", op: "X"}, inLVM)); diff != "" {
+		t.Error(diff)
+	}
+}
+
 func TestParseRefuses(t *testing.T) {
 	for name, text := range map[string]string{
 		"nothing":          "goos: linux\n",

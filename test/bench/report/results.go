@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"golang.org/x/perf/benchfmt"
+	"golang.org/x/perf/benchunit"
 )
 
 // series names what was measured again and again. Fields that say nothing about it are empty.
@@ -54,7 +55,9 @@ func parse(in io.Reader, name string) (*results, error) {
 			s, err := parseName(rec.Name)
 			errs = append(errs, err)
 			for _, v := range rec.Values {
-				m := metric{s, v.Unit}
+				// benchfmt leaves a zero with the unit that it was written with.
+				_, unit := benchunit.Tidy(v.Value, v.Unit)
+				m := metric{s, unit}
 				r.samples[m] = append(r.samples[m], v.Value)
 			}
 			r.config = rec.Clone().Config
