@@ -1,5 +1,6 @@
 // Package dm talks to the kernel's device-mapper by ioctl, where a forked command would take a hundred times as
-// long. Source: linux/dm-ioctl.h, Documentation/admin-guide/device-mapper/thin-provisioning.rst.
+// long. Source: linux/dm-ioctl.h, Documentation/admin-guide/device-mapper/thin-provisioning.rst,
+// snapshot.rst.
 package dm
 
 import (
@@ -17,6 +18,8 @@ var ErrNoDevice = errors.New("no such device-mapper device")
 type Kernel interface {
 	// PoolStatus reads the state of an active thin pool; ErrNoDevice when it is not active.
 	PoolStatus(ctx context.Context, group, pool string) (PoolStatus, error)
+	// SnapshotStatus reads the state of an active COW snapshot; ErrNoDevice when it is not active.
+	SnapshotStatus(ctx context.Context, group, snapshot string) (SnapshotStatus, error)
 	// Info describes a volume's device; ErrNoDevice when it is not active.
 	Info(ctx context.Context, group, lv string) (Info, error)
 }

@@ -32,6 +32,7 @@ const (
 	headerBytes = 312
 	bufferBytes = 16 << 10 // one target's status is far below a page
 
+	cmdListDevices = 2
 	cmdDevStatus   = 7
 	cmdTableStatus = 12
 
@@ -87,12 +88,31 @@ func (c *Control) Close() error {
 	return f.Close()
 }
 
-// call makes one ioctl. A kernel that does not answer keeps the goroutine, not the caller.
+// await keeps the goroutine and not the caller when the kernel does not answer.
+func await[T any](ctx context.Context, name string, ask func() (T, error)) (T, error) {
+	type answer struct {
+		value T
+		err   error
+	}
+	done := make(chan answer, 1)
+	go func() {
+		value, err := ask()
+		done <- answer{value, err}
+	}()
+	select {
+	case a := <-done:
+		return a.value, a.err
+	case <-ctx.Done():
+		var none T
+		return none, fmt.Errorf("device-mapper does not answer for %s: %w", name, context.Cause(ctx))
+	}
+}
+
+// call makes one ioctl.
 func (c *Control) call(ctx context.Context, cmd uintptr, name string, flags uint32) (header, string, string, error) {
 	type answer struct {
 		h              header
 		target, params string
-		err            error
 	}
 	if len(name) >= len(header{}.Name) {
 		return header{}, "", "", fmt.Errorf("device name %q is longer than device-mapper allows", name)
@@ -101,35 +121,37 @@ func (c *Control) call(ctx context.Context, cmd uintptr, name string, flags uint
 	if err != nil {
 		return header{}, "", "", err
 	}
-	done := make(chan answer, 1)
-	go func() {
-		var a answer
-		a.h, a.target, a.params, a.err = ioctl(file, cmd, name, flags)
-		done <- a
-	}()
-	select {
-	case a := <-done:
-		return a.h, a.target, a.params, a.err
-	case <-ctx.Done():
-		return header{}, "", "", fmt.Errorf("device-mapper does not answer for %s: %w", name, context.Cause(ctx))
-	}
+	a, err := await(ctx, name, func() (a answer, err error) {
+		a.h, a.target, a.params, err = ioctl(file, cmd, name, flags)
+		return a, err
+	})
+	return a.h, a.target, a.params, err
 }
 
-// ioctl returns the header and the first target's type and parameters.
-func ioctl(file *os.File, cmd uintptr, name string, flags uint32) (header, string, string, error) {
-	buf := make([]byte, bufferBytes)
+// ioctlRaw makes an ioctl with a buffer of so many bytes, which is the answer. Check its header for flagBufferFull.
+func ioctlRaw(file *os.File, cmd uintptr, name string, flags uint32, size uint32) (*header, []byte, error) {
+	buf := make([]byte, size)
 	h := (*header)(unsafe.Pointer(&buf[0])) //nolint:gosec // the buffer is larger than the header and lives on
 	h.Version = [3]uint32{4, 0, 0}
-	h.DataSize = bufferBytes
+	h.DataSize = size
 	h.DataStart = headerBytes
 	h.Flags = flags
 	copy(h.Name[:], name)
 	_, _, errno := unix.Syscall(unix.SYS_IOCTL, file.Fd(), request(cmd), uintptr(unsafe.Pointer(&buf[0]))) //nolint:gosec // as the ioctl wants it
 	if errors.Is(errno, unix.ENXIO) {
-		return header{}, "", "", fmt.Errorf("%w: %s", ErrNoDevice, name)
+		return nil, nil, fmt.Errorf("%w: %s", ErrNoDevice, name)
 	}
 	if errno != 0 {
-		return header{}, "", "", fmt.Errorf("device-mapper ioctl %d on %s: %w", cmd, name, errno)
+		return nil, nil, fmt.Errorf("device-mapper ioctl %d on %s: %w", cmd, name, errno)
+	}
+	return h, buf, nil
+}
+
+// ioctl returns the header and the first target's type and parameters.
+func ioctl(file *os.File, cmd uintptr, name string, flags uint32) (header, string, string, error) {
+	h, buf, err := ioctlRaw(file, cmd, name, flags, bufferBytes)
+	if err != nil {
+		return header{}, "", "", err
 	}
 	if h.Flags&flagBufferFull != 0 {
 		return header{}, "", "", fmt.Errorf("device-mapper's answer for %s exceeds %d bytes", name, bufferBytes)
@@ -175,9 +197,13 @@ func (c *Control) Info(ctx context.Context, group, lv string) (Info, error) {
 	if err != nil {
 		return Info{}, err
 	}
+	return infoOf(h), nil
+}
+
+func infoOf(h header) Info {
 	dev := h.Dev
 	return Info{
 		OpenCount: int(h.OpenCount), Suspended: h.Flags&flagSuspend != 0, ReadOnly: h.Flags&flagReadOnly != 0,
 		Major: unix.Major(dev), Minor: unix.Minor(dev),
-	}, nil
+	}
 }

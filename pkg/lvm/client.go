@@ -39,7 +39,7 @@ func (c *Client) GroupName() string { return c.group }
 func (c *Client) path(lv string) string { return c.group + "/" + lv }
 
 // View is the group's metadata, from the disks where it can be had there: what is only in the kernel (activity,
-// health, percentages) is unknown then. Else it has just what LVs lists.
+// health, percentages) is unknown then. Else it is what lvs and vgs report.
 func (c *Client) View(ctx context.Context) (Metadata, error) {
 	if c.reader != nil {
 		m, err := c.reader.Metadata(c.group)
@@ -50,8 +50,14 @@ func (c *Client) View(ctx context.Context) (Metadata, error) {
 			return m, nil
 		}
 	}
+	vg, err := c.VG(ctx)
+	if err != nil {
+		return Metadata{}, err
+	}
 	lvs, err := c.LVs(ctx)
-	return Metadata{Group: c.group, LVs: lvs}, err
+	return Metadata{
+		Group: c.group, Sequence: vg.Sequence, ExtentBytes: vg.ExtentBytes, SizeBytes: vg.SizeBytes, FreeBytes: vg.FreeBytes, LVs: lvs,
+	}, err
 }
 
 // run runs one command and turns a failure into a CommandError.

@@ -1,6 +1,7 @@
 package lvm_test
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/lvmsnap/lvmsnap/pkg/lvm"
@@ -29,10 +30,13 @@ func TestContractFake(t *testing.T) {
 				}
 				return data
 			},
-			open: func(_ *testing.T, lv string) func() {
-				host.SetOpen(group, lv, true)
-				return func() { host.SetOpen(group, lv, false) }
+			overwrite: func(t *testing.T, lv string, bytes int) {
+				t.Helper()
+				if err := host.Write(group, lv, strings.Repeat("x", bytes)); err != nil {
+					t.Fatal(err)
+				}
 			},
+			open: func(_ *testing.T, lv string) func() { return host.Open(group, lv) },
 			plain: func(_ *testing.T, lv string, sizeBytes int64) {
 				host.AddForeignLV(group, lvmtest.ForeignLV{Name: lv, SizeBytes: sizeBytes, Active: true})
 			},

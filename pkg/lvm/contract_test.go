@@ -32,6 +32,8 @@ type fixture struct {
 	// write and read go to the device of an active volume.
 	write func(t *testing.T, lv, data string)
 	read  func(t *testing.T, lv string) string
+	// overwrite writes so many bytes to an active volume, from its begin on.
+	overwrite func(t *testing.T, lv string, bytes int)
 	// open holds an active volume open, until the returned function is called.
 	open func(t *testing.T, lv string) (release func())
 	// plain makes an active linear volume, as an administrator would.
@@ -40,13 +42,15 @@ type fixture struct {
 	fill func(t *testing.T)
 }
 
+type contractCase struct {
+	name string
+	run  func(t *testing.T, f fixture)
+}
+
 // RunContract is what the driver relies on of LVM. It runs on the fake and, in the lab, on the real one, by
 // exec and through the shell, so that the fake cannot drift away.
 func RunContract(t *testing.T, newGroup func(t *testing.T) fixture) {
-	for _, c := range []struct {
-		name string
-		run  func(t *testing.T, f fixture)
-	}{
+	for _, c := range append([]contractCase{
 		{"Empty", contractEmpty},
 		{"ThinVolume", contractThinVolume},
 		{"Snapshot", contractSnapshot},
@@ -62,7 +66,7 @@ func RunContract(t *testing.T, newGroup func(t *testing.T) fixture) {
 		{"PoolInactive", contractPoolInactive},
 		{"FullPool", contractFullPool},
 		{"MetadataFull", contractMetadataFull},
-	} {
+	}, thickContract...) {
 		t.Run(c.name, func(t *testing.T) { c.run(t, newGroup(t)) })
 	}
 }

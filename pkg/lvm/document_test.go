@@ -75,6 +75,36 @@ func TestRecordedReports(t *testing.T) {
 	}
 }
 
+// Two rows for an extended volume; and what tells a volume that was removed from one that was passed over.
+func TestRecordedThick(t *testing.T) {
+	d, err := ParseDocument(recorded(t, "thick.lvs.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	lvs, err := d.lvs()
+	if err != nil || len(d.Report[0].LV) != len(lvs)+1 {
+		t.Fatalf("%d volumes in %d rows, %v", len(lvs), len(d.Report[0].LV), err)
+	}
+	for _, v := range lvs {
+		switch v.Name {
+		case "t1":
+			if v.Attr != "owi---s--k" || v.SizeBytes != 16<<20 || v.OriginBytes != 0 || v.Origin != "" || v.SegType != "linear" {
+				t.Errorf("origin %+v", v)
+			}
+		case "c1":
+			if v.Attr != "sri---s--k" || v.SizeBytes != 4<<20 || v.OriginBytes != 8<<20 || v.Origin != "t1" || v.DataPercent != -1 {
+				t.Errorf("snapshot %+v", v)
+			}
+		}
+	}
+	for name, want := range map[string]bool{"removed.json": true, "passedover.json": false} {
+		d, err := ParseDocument(recorded(t, name))
+		if err != nil || slices.ContainsFunc(d.Log, removed) != want || d.shellExitCode() != 0 {
+			t.Errorf("%s: %+v, %v", name, d, err)
+		}
+	}
+}
+
 func TestRecordedCodes(t *testing.T) {
 	for _, c := range []struct {
 		name, text string

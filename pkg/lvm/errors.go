@@ -18,7 +18,11 @@ var (
 	ErrPoolJammed      = errors.New("the thin pool's metadata and LVM's disagree")
 	ErrSuspended       = errors.New("a device is suspended")
 	ErrNothingToChange = errors.New("nothing to change")
+	ErrOriginActive    = errors.New("the origin of COW snapshots cannot be resized while it is active")
 )
+
+// ErrHasSnapshots: the volume is the origin of COW snapshots, which would be removed with it.
+var ErrHasSnapshots = errors.New("the logical volume has COW snapshots")
 
 // ErrOutcomeUnknown: LVM went away in the middle of a command that may or may not have been carried out. Look
 // before trying again.
@@ -35,6 +39,7 @@ var messages = []struct {
 	{regexp.MustCompile(`(?i)already contain thin device|incompatible with current transaction|transaction_?id.*(mismatch|expected)`), ErrPoolJammed},
 	{regexp.MustCompile(`(?i)metadata.*too large|exceeds maximum metadata size|Insufficient .*metadata (area )?space`), ErrMetadataFull},
 	{regexp.MustCompile(`(?i)Volume group "[^"]*" not found|Cannot process volume group`), ErrGroupNotFound},
+	{regexp.MustCompile(`(?i)Snapshot origin volumes can be resized only while inactive`), ErrOriginActive},
 	{regexp.MustCompile(`(?i)Failed to find logical volume|(LV|Logical volume|Pool) \S+ not found in (VG|volume group)|Couldn't find volume`), ErrNotFound},
 	{regexp.MustCompile(`(?i)already exists in volume group|LV named .* already exists`), ErrExists},
 	{regexp.MustCompile(`(?i)insufficient free space|Insufficient suitable|not enough free|free space in (thin )?pool.*reached threshold|Insufficient free (extents|space)`), ErrNoSpace},

@@ -78,6 +78,10 @@ func labFixture(t *testing.T, exec lvm.Executor) fixture {
 		exec: exec, client: lvm.NewClient(exec, group.Name), kernel: kernel, group: group.Name,
 		write: func(t *testing.T, lv, data string) { writeDevice(t, group.Device(lv), data) },
 		read:  func(t *testing.T, lv string) string { return readDevice(t, group.Device(lv)) },
+		overwrite: func(t *testing.T, lv string, size int) {
+			t.Helper()
+			writeBlocks(t, group.Device(lv), bytes.Repeat([]byte("x"), size))
+		},
 		open: func(t *testing.T, lv string) func() {
 			t.Helper()
 			f, err := os.Open(group.Device(lv))
@@ -118,14 +122,19 @@ const blockBytes = 4096
 
 func writeDevice(t *testing.T, path, data string) {
 	t.Helper()
+	block := make([]byte, blockBytes)
+	copy(block, data)
+	writeBlocks(t, path, block)
+}
+
+func writeBlocks(t *testing.T, path string, data []byte) {
+	t.Helper()
 	f, err := os.OpenFile(path, os.O_WRONLY, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	block := make([]byte, blockBytes)
-	copy(block, data)
-	if _, err := f.WriteAt(block, 0); err != nil {
+	if _, err := f.WriteAt(data, 0); err != nil {
 		t.Fatal(err)
 	}
 	if err := f.Sync(); err != nil {

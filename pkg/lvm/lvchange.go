@@ -2,22 +2,36 @@ package lvm
 
 import "context"
 
+// A COW snapshot is active together with its origin and all its other snapshots, whichever of them is named. LVM asks
+// before it does that for a snapshot, and its shell would take the next command for the answer: hence --yes.
+
 // Activate makes the device of a volume appear, also of one that is skipped otherwise. lvchange(8)
 func (c *Client) Activate(ctx context.Context, name string) error {
 	if err := validateNames(name); err != nil {
 		return err
 	}
-	_, err := c.run(ctx, "lvchange", "--activate", "y", "--ignoreactivationskip", c.path(name))
+	_, err := c.run(ctx, "lvchange", "--yes", "--activate", "y", "--ignoreactivationskip", c.path(name))
 	return err
 }
 
 // Deactivate makes the device disappear; ErrInUse while it is open, but only after the 5 s for which LVM tries
-// again (activation/retry_deactivation, for the sake of udev): ask dm.Kernel.Info first. lvchange(8)
+// again (activation/retry_deactivation, for the sake of udev): ask dm.Kernel.Info first. An origin is in use when one of
+// its COW snapshots is. lvchange(8)
 func (c *Client) Deactivate(ctx context.Context, name string) error {
 	if err := validateNames(name); err != nil {
 		return err
 	}
-	_, err := c.run(ctx, "lvchange", "--activate", "n", c.path(name))
+	_, err := c.run(ctx, "lvchange", "--yes", "--activate", "n", c.path(name))
+	return err
+}
+
+// Refresh loads the tables of a volume anew and resumes it, with its COW snapshots: the cure for devices that an
+// interrupted command left suspended, whose I/O hangs. lvchange(8)
+func (c *Client) Refresh(ctx context.Context, name string) error {
+	if err := validateNames(name); err != nil {
+		return err
+	}
+	_, err := c.run(ctx, "lvchange", "--refresh", c.path(name))
 	return err
 }
 

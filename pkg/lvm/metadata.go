@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 )
 
 // Metadata is what a volume group's metadata says, without any question to LVM or the kernel: what exists, but
@@ -13,6 +14,8 @@ type Metadata struct {
 	Group       string
 	Sequence    uint64 // vg_seqno: changes with every commit
 	ExtentBytes int64
+	SizeBytes   int64    // of all physical volumes' extents
+	FreeBytes   int64    // of those that no LV uses
 	PVs         []string // UUIDs
 	LVs         []LV     // visible ones, by name; see LV.Attr for what is unknown. Do not modify.
 	// TextBytes is the length of the metadata, TextLimitBytes how long it can become: LVM refuses a change that
@@ -48,18 +51,15 @@ func parseGroup(name string, vg section) (Metadata, error) {
 		}
 	}
 	slices.Sort(m.PVs)
-	volumes := vg.child("logical_volumes")
-	cow := map[string]string{} // COW snapshot -> origin
-	for _, v := range volumes {
-		lv, _ := v.(section)
-		if seg := lv.child("segment1"); seg.text("type") == "snapshot" {
-			cow[seg.text("cow_store")] = seg.text("origin")
-		}
+	if err := m.countExtents(vg); err != nil {
+		return Metadata{}, err
 	}
+	volumes := vg.child("logical_volumes")
+	cow := cowSnapshots(volumes)
 	for _, name := range slices.Sorted(maps.Keys(volumes)) {
 		lv, ok := volumes[name].(section)
 		// A volume of type snapshot only ties a COW to its origin; lvs shows the COW itself, which is not VISIBLE.
-		_, isCOW := cow[name]
+		_, isCOW := cow.snapshots[name]
 		visible := isCOW || slices.Contains(lv.texts("status"), "VISIBLE") && lv.child("segment1").text("type") != "snapshot"
 		if !ok || !visible {
 			continue
@@ -73,7 +73,25 @@ func parseGroup(name string, vg section) (Metadata, error) {
 	return m, nil
 }
 
-func parseVolume(name string, s section, extentBytes int64, cow map[string]string) (LV, error) {
+// cows are the group's COW snapshots, and the LVs that have some.
+type cows struct {
+	snapshots map[string]section // the segments that tie each to its origin, by the snapshot's name
+	origins   map[string]bool
+}
+
+func cowSnapshots(volumes section) cows {
+	out := cows{map[string]section{}, map[string]bool{}}
+	for _, v := range volumes {
+		lv, _ := v.(section)
+		if seg := lv.child("segment1"); seg.text("type") == "snapshot" {
+			out.snapshots[seg.text("cow_store")] = seg
+			out.origins[seg.text("origin")] = true
+		}
+	}
+	return out
+}
+
+func parseVolume(name string, s section, extentBytes int64, cow cows) (LV, error) {
 	lv := LV{Name: name, UUID: s.text("id"), DataPercent: -1, MetadataPercent: -1}
 	if tags := s.texts("tags"); len(tags) > 0 {
 		slices.Sort(tags) // as lvs does
@@ -101,10 +119,15 @@ func parseVolume(name string, s section, extentBytes int64, cow map[string]strin
 			attr[attrZeroBit] = 'z'
 		}
 	default:
-		if origin, ok := cow[name]; ok {
-			attr[attrTypeBit], lv.Origin = byte(TypeSnapshot), origin
-		} else if slices.Contains(slices.Collect(maps.Values(cow)), name) {
+		if seg, ok := cow.snapshots[name]; ok {
+			attr[attrTypeBit], lv.Origin, lv.OriginBytes = byte(TypeSnapshot), seg.text("origin"), seg.int("extent_count")*extentBytes
+		} else if cow.origins[name] {
 			attr[attrTypeBit] = byte(TypeOrigin)
+		} else if strings.HasPrefix(lv.SegType, "raid") {
+			attr[attrTypeBit] = byte(TypeRaid)
+			if slices.Contains(s.texts("status"), "NOTSYNCED") {
+				attr[attrTypeBit] = byte(TypeRaidNoSync)
+			}
 		}
 	}
 	if slices.Contains(s.texts("status"), "WRITE") {

@@ -35,7 +35,7 @@ func TestParseMetadata(t *testing.T) {
 		"s1":   {SizeBytes: 64 * mib, Attr: "VrXXXX-XXk", SegType: "thin", Pool: "pool", Tags: []string{"t=1"}, TransactionID: 1, ThinID: 2},
 		"r1":   {SizeBytes: 64 * mib, Attr: "VwXXXX-XX-", SegType: "thin", Pool: "pool", Origin: "s1", TransactionID: 2, ThinID: 3},
 		"lin":  {SizeBytes: 64 * mib, Attr: "owXXXX-XX-", SegType: "striped"},
-		"cow":  {SizeBytes: 16 * mib, Attr: "swXXXX-XX-", SegType: "striped", Origin: "lin"},
+		"cow":  {SizeBytes: 16 * mib, Attr: "swXXXX-XX-", SegType: "striped", Origin: "lin", OriginBytes: 64 * mib},
 	}
 	got := map[string]LV{}
 	for _, lv := range m.LVs {

@@ -11,8 +11,9 @@ var (
 	// lvm(8), tags: letters, digits and _ + . - / = ! : # &, up to 1024 characters, not beginning with a
 	// hyphen. We do without # and !, which the shell could take for a comment or a history reference.
 	tagPattern = regexp.MustCompile(`^[A-Za-z0-9_+.][A-Za-z0-9_+./=:&-]*$`)
-	// argPattern is every argument that is ever given to LVM. Nothing in it can split or quote a word.
-	argPattern = regexp.MustCompile(`^[A-Za-z0-9_+./=:&,%@-]+$`)
+	// argPattern is every argument that is ever given to LVM. Nothing in it can split or quote a word; the
+	// exclamation mark is for selections (lvmreport(7)), and the shell expands no history.
+	argPattern = regexp.MustCompile(`^[A-Za-z0-9_+./=!:&,%@-]+$`)
 )
 
 const (

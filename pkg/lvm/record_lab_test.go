@@ -59,6 +59,12 @@ func TestRecord(t *testing.T) {
 		{"lvs.exec.json", lvs, exec},
 		{"vgs.json", vgs, shell},
 		{"vgs.exec.json", vgs, exec},
+		{"thick.json", "lvcreate --type linear --size 8388608b --name t1 --setactivationskip y --activate n --zero n --wipesignatures n --addtag a=b vg0", shell},
+		{"cow.json", "lvcreate --snapshot --size 4194304b --chunksize 4096b --name c1 --permission r --setactivationskip y --addtag t vg0/t1", shell},
+		{"extended.json", "lvextend --size 16777216b vg0/t1", shell}, // behind the COW: a second segment
+		{"thick.lvs.json", lvs, shell},
+		{"passedover.json", "lvremove --yes --select lv_role!=thickorigin vg0/t1", shell},
+		{"removed.json", "lvremove --yes --select lv_role!=thickorigin vg0/c1", shell},
 		{"nogroup.json", "lvs --units b --nosuffix --options lv_name novg", shell},
 		{"nogroup.exec.json", "lvs --units b --nosuffix --options lv_name novg", exec},
 		{"notfound.json", "lvremove --yes vg0/gone", shell},

@@ -17,7 +17,10 @@ type LV struct {
 	Attr      Attr
 	Origin    string // of a snapshot, thin or thick; empty when it has none (any more)
 	Pool      string // of a thin volume
-	SegType   string // thin, thin-pool, linear, raid1, ...
+	SegType   string // thin, thin-pool, linear, raid1, ...; the first segment's
+	// OriginBytes of a COW snapshot is the size of what it shows, which is the origin's at the cut; SizeBytes is its
+	// COW's. 0 of all others.
+	OriginBytes int64
 	// TransactionID of a thin pool is the pool's; of a thin volume, the pool's when the volume was created: it
 	// is committed in the pool once the pool's (in the kernel) is higher.
 	TransactionID uint64
@@ -48,6 +51,7 @@ type lvRow struct {
 	Tags            string `json:"lv_tags"`
 	Attr            string `json:"lv_attr"`
 	Origin          string `json:"origin"`
+	OriginSize      string `json:"origin_size"`
 	Pool            string `json:"pool_lv"`
 	SegType         string `json:"segtype"`
 	TransactionID   string `json:"transaction_id"`
@@ -56,7 +60,7 @@ type lvRow struct {
 	MetadataPercent string `json:"metadata_percent"`
 }
 
-const lvFields = "lv_name,lv_uuid,lv_size,lv_tags,lv_attr,origin,pool_lv,segtype,transaction_id,thin_id,data_percent,metadata_percent"
+const lvFields = "lv_name,lv_uuid,lv_size,lv_tags,lv_attr,origin,origin_size,pool_lv,segtype,transaction_id,thin_id,data_percent,metadata_percent"
 
 type vgRow struct {
 	PV         string `json:"pv_name"`
@@ -112,10 +116,17 @@ func (c *Client) PhysicalVolumes(ctx context.Context) ([]string, error) {
 	return out, nil
 }
 
+// lvs reads the rows. There is one for each segment, because fields of segments are among those that are asked for: the
+// first one counts.
 func (d Document) lvs() ([]LV, error) {
 	var out []LV
+	seen := map[string]bool{}
 	for _, r := range d.Report {
 		for _, row := range r.LV {
+			if seen[row.Name] {
+				continue
+			}
+			seen[row.Name] = true
 			lv, err := row.parse()
 			if err != nil {
 				return nil, fmt.Errorf("lvs: logical volume %q: %w", row.Name, err)
@@ -139,6 +150,9 @@ func (r lvRow) parse() (LV, error) {
 		ThinID:          uint32(p.uint("thin_id", r.ThinID, 32)), //nolint:gosec // parsed with 32 bits
 		DataPercent:     p.percent("data_percent", r.DataPercent),
 		MetadataPercent: p.percent("metadata_percent", r.MetadataPercent),
+	}
+	if t := attr.Type(); t == TypeSnapshot || t == TypeMergingSnap {
+		lv.OriginBytes = p.int64("origin_size", r.OriginSize)
 	}
 	return lv, p.err
 }

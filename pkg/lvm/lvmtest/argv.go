@@ -12,6 +12,7 @@ type request struct {
 	verb    string
 	options map[string][]string
 	object  string
+	target  string // the second object of lvrename
 }
 
 func (r request) has(option string) bool { return len(r.options[option]) > 0 }
@@ -40,15 +41,19 @@ func verbs() map[string]verb {
 	report := []string{"--units", "--options"}
 	return map[string]verb{
 		"lvcreate": {
-			values: []string{"--type", "--virtualsize", "--name", "--setactivationskip", "--activate", "--addtag", "--thinpool", "--permission"},
-			flags:  []string{"--snapshot"},
-			run:    (*LVM).lvcreate,
+			values: []string{
+				"--type", "--virtualsize", "--name", "--setactivationskip", "--activate", "--addtag", "--thinpool", "--permission",
+				"--size", "--chunksize", "--stripes", "--stripesize", "--mirrors", "--zero", "--wipesignatures",
+			},
+			flags: []string{"--snapshot"},
+			run:   (*LVM).lvcreate,
 		},
-		"lvremove": {flags: []string{"--yes"}, run: (*LVM).lvremove},
+		"lvremove": {values: []string{"--select"}, flags: []string{"--yes"}, run: (*LVM).lvremove},
+		"lvrename": {run: (*LVM).lvrename},
 		"lvextend": {values: []string{"--size"}, run: (*LVM).lvextend},
 		"lvchange": {
 			values: []string{"--activate", "--addtag", "--deltag"},
-			flags:  []string{"--ignoreactivationskip"},
+			flags:  []string{"--ignoreactivationskip", "--yes", "--refresh"},
 			run:    (*LVM).lvchange,
 		},
 		"lvs": {values: report, flags: []string{"--nosuffix"}, run: (*LVM).lvs},
@@ -79,6 +84,8 @@ func (l *LVM) execute(args []string, phantom bool) result {
 			rest = rest[1:]
 		case strings.HasPrefix(word, "-"):
 			return usage(fmt.Sprintf("%s: unrecognized option '%s'", r.verb, word))
+		case r.verb == "lvrename" && r.object != "" && r.target == "":
+			r.target = word
 		case r.verb == "lvcreate" && r.has("--thinpool"), r.object != "":
 			return usage("lvmtest: more than one object in " + strings.Join(args, " "))
 		default:

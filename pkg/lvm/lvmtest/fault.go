@@ -97,6 +97,10 @@ func (l *LVM) CrashNext(match Match, carriedOut bool) {
 // volume is in LVM's metadata with its tags, its id is not in the pool, and LVM's transaction id is one ahead
 // of the pool's. The caller gets lvm.ErrOutcomeUnknown. The next command that changes the pool makes the
 // volume, out of the origin as it is by then.
+//
+// An lvcreate of a COW snapshot dies between its two commits: a plain, writable volume has the name and the tags, and if the
+// origin is active a device of the COW is left over. Nothing makes a snapshot of it; it has to be removed, after it was
+// activated, or else the device stays, and the name cannot be used for a snapshot of an active origin again.
 func (l *LVM) PhantomNext(match Match) {
 	l.addFault(&fault{kind: faultPhantom, match: match})
 }

@@ -62,6 +62,27 @@ func (g *group) poolHealth(v *volume) byte {
 	}
 }
 
+// SnapshotStatus implements dm.Kernel.
+func (l *LVM) SnapshotStatus(ctx context.Context, group, name string) (dm.SnapshotStatus, error) {
+	if err := ctx.Err(); err != nil {
+		return dm.SnapshotStatus{}, context.Cause(ctx)
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	g := l.groups[group]
+	var v *volume
+	if g != nil {
+		v = g.volumes[name]
+	}
+	if v == nil || v.cow == nil || !v.active {
+		return dm.SnapshotStatus{}, fmt.Errorf("%w: %s/%s is not an active COW snapshot", dm.ErrNoDevice, group, name)
+	}
+	if v.cow.invalid {
+		return dm.SnapshotStatus{State: dm.SnapshotInvalid}, nil
+	}
+	return dm.SnapshotStatus{UsedBytes: v.cow.used(), TotalBytes: v.size, MetadataBytes: v.cow.metadata()}, nil
+}
+
 // Info implements dm.Kernel.
 func (l *LVM) Info(ctx context.Context, group, name string) (dm.Info, error) {
 	if err := ctx.Err(); err != nil {

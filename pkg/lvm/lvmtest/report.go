@@ -180,7 +180,7 @@ func percent(f float64) string { return strconv.FormatFloat(f, 'f', 2, 64) }
 func (g *group) lvFields(v *volume) map[string]string {
 	f := map[string]string{
 		"lv_name": v.name, "lv_uuid": v.uuid, "lv_size": number(v.size), "lv_tags": strings.Join(v.tags, ","),
-		"lv_attr": g.attr(v), "origin": v.origin, "pool_lv": v.poolName, "segtype": "linear",
+		"lv_attr": g.attr(v), "origin": v.origin, "origin_size": "", "pool_lv": v.poolName, "segtype": "linear",
 		"transaction_id": "", "thin_id": "", "data_percent": "", "metadata_percent": "",
 	}
 	switch {
@@ -197,6 +197,18 @@ func (g *group) lvFields(v *volume) map[string]string {
 			chunk := g.volumes[v.poolName].pool.chunk
 			f["data_percent"] = percent(float64(int64(len(v.blocks))*chunk) * 100 / float64(v.size))
 		}
+	}
+	switch {
+	case v.cow != nil:
+		f["origin_size"] = number(v.cow.originBytes)
+		if v.active {
+			f["data_percent"] = percent(v.cow.percent(v.size))
+		}
+	case len(g.snapshots(v)) > 0:
+		f["origin_size"] = number(v.size)
+	}
+	if v.segType != "" {
+		f["segtype"] = v.segType
 	}
 	if v.foreignSegType != "" {
 		f["segtype"] = v.foreignSegType
@@ -223,12 +235,25 @@ func (g *group) attr(v *volume) string {
 		}
 	case v.poolName != "":
 		a[0], a[6], zero = 'V', 't', g.volumes[v.poolName].pool.zero
+	case v.cow != nil:
+		a[0], a[6] = 's', 's'
+	case len(g.snapshots(v)) > 0:
+		a[0], a[6] = 'o', 's'
+	}
+	if v.images > 0 {
+		a[6] = 'r'
+		if a[0] == '-' {
+			a[0] = 'r'
+		}
 	}
 	if active {
 		a[4] = 'a'
 	}
 	if v.suspended {
 		a[4] = 's'
+	}
+	if active && v.cow != nil && v.cow.invalid { // only the kernel knows
+		a[4] = 'I'
 	}
 	if open {
 		a[5] = 'o'

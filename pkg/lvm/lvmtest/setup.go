@@ -13,7 +13,7 @@ func (l *LVM) AddGroup(name string, sizeBytes int64) {
 	must(l.groups[name] == nil, "volume group %q exists", name)
 	l.groups[name] = &group{
 		name: name, uuid: l.uuid(), extent: defaultExtent, sizeBytes: sizeBytes / defaultExtent * defaultExtent,
-		metadataArea: metadataArea, sequence: 1, volumes: map[string]*volume{},
+		metadataArea: metadataArea, sequence: 1, volumes: map[string]*volume{}, orphans: map[string]bool{},
 	}
 }
 
@@ -112,6 +112,20 @@ func (l *LVM) SetOpen(group, lv string, yes bool) {
 	}
 }
 
+// Open holds an active volume open until the returned function is called, under whatever name it goes by then.
+func (l *LVM) Open(group, lv string) (release func()) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	_, v := l.volume(group, lv)
+	must(v.active, "%s/%s is not active", group, lv)
+	v.open++
+	return func() {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		v.open--
+	}
+}
+
 // SetSuspended makes a volume's device suspended, or not any more.
 func (l *LVM) SetSuspended(group, lv string, yes bool) {
 	l.mu.Lock()
@@ -148,8 +162,9 @@ func (l *LVM) Reboot() {
 	defer l.mu.Unlock()
 	for _, g := range l.groups {
 		for _, v := range g.volumes {
-			v.active, v.open, v.suspended = !v.skip, 0, false
+			v.active, v.open, v.suspended = !g.together(v)[0].skip, 0, false
 		}
+		clear(g.orphans)
 	}
 }
 
@@ -161,6 +176,7 @@ func (l *LVM) Write(group, lv, data string) error {
 	if !v.active || !v.writable {
 		return fmt.Errorf("write to %s/%s: active %t, writable %t", group, lv, v.active, v.writable)
 	}
+	g.keep(v, len(data))
 	v.content = data
 	if v.poolName != "" {
 		chunk := g.volumes[v.poolName].pool.chunk
@@ -180,7 +196,21 @@ func (l *LVM) Read(group, lv string) (string, error) {
 	if !v.active {
 		return "", errors.New("read of " + group + "/" + lv + ": not active")
 	}
+	if v.cow != nil && v.cow.invalid {
+		return "", errors.New("read of " + group + "/" + lv + ": the snapshot is invalid")
+	}
 	return v.content, nil
+}
+
+// SetCOWUsage makes a COW snapshot hold so many bytes of its origin, beside what Write has replaced; more than fits makes it
+// invalid.
+func (l *LVM) SetCOWUsage(group, lv string, bytes int64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	_, v := l.volume(group, lv)
+	must(v.cow != nil, "%s/%s is not a COW snapshot", group, lv)
+	v.cow.usedBytes = bytes
+	v.overflow()
 }
 
 // Content is what a volume holds, active or not.

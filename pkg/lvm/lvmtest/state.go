@@ -21,9 +21,10 @@ type group struct {
 	missingPVs   int
 	sequence     uint64
 	volumes      map[string]*volume
+	orphans      map[string]bool // COW devices without an LV, by its name, which PhantomNext leaves
 }
 
-// volume is any LV. A pool has pool set, a thin volume has the pool's name in poolName.
+// volume is any LV. A pool has pool set, a thin volume has the pool's name in poolName, a COW snapshot has cow.
 type volume struct {
 	name, uuid string
 	size       int64
@@ -37,8 +38,14 @@ type volume struct {
 
 	pool *pool
 
+	segType    string // of a thick volume; empty: linear
+	images     int64  // hidden LVs of RAID
+	dataImages int64  // stripes or images that the size is divided into
+	allocated  int64  // what it takes of the group; 0: its size
+	cow        *cow
+
 	poolName string
-	origin   string // name; cleared when the origin goes
+	origin   string // name; cleared when the origin of a thin snapshot goes
 	txID     uint64
 	thinID   uint32
 	pending  bool // in LVM's metadata but not in the pool: a phantom
@@ -81,7 +88,11 @@ func (g *group) free() int64 {
 		if v.poolName != "" {
 			continue
 		}
-		free -= v.size
+		if v.allocated > 0 {
+			free -= v.allocated
+		} else {
+			free -= v.size
+		}
 		if v.pool != nil {
 			free -= v.pool.metadataBytes
 			spare = max(spare, v.pool.metadataBytes)

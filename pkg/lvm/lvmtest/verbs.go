@@ -3,6 +3,8 @@ package lvmtest
 import (
 	"fmt"
 	"slices"
+
+	"github.com/lvmsnap/lvmsnap/pkg/lvm"
 )
 
 // find looks the object of a request up; a missing group is the same error for every verb.
@@ -21,8 +23,13 @@ func (l *LVM) lvcreate(r request) result {
 	if name == "" {
 		return usage("lvmtest: lvcreate without --name")
 	}
-	if r.has("--snapshot") {
+	switch {
+	case r.has("--snapshot") && r.has("--size"):
+		return l.cowSnapshot(r, name)
+	case r.has("--snapshot"):
 		return l.thinSnapshot(r, name)
+	case r.has("--size"):
+		return l.thickVolume(r, name)
 	}
 	if r.value("--type") != "thin" || !r.has("--thinpool") || r.object != "" {
 		return usage("No command with matching syntax recognised.  Run 'lvcreate --help' for more information.")
@@ -173,6 +180,9 @@ func inUse(g *group, v *volume) result {
 	return failure(exitFailed, fmt.Sprintf("Logical volume %s/%s in use.", g.name, v.name))
 }
 
+// notThickOrigin is the one selection that is understood: what has no COW snapshots.
+const notThickOrigin = "lv_role!=thickorigin"
+
 func (l *LVM) lvremove(r request) result {
 	if !r.has("--yes") {
 		return failure(exitFailed, "lvmtest: lvremove without --yes would ask")
@@ -187,6 +197,13 @@ func (l *LVM) lvremove(r request) result {
 		return failure(exitFailed, "lvmtest: removing a pool is not what this driver does")
 	case v.open > 0:
 		return inUse(g, v)
+	case r.has("--select") && r.value("--select") != notThickOrigin:
+		return failure(exitFailed, "lvmtest: unknown selection "+r.value("--select"))
+	case r.has("--select") && len(g.snapshots(v)) > 0:
+		return success("") // passed over
+	}
+	for _, s := range g.snapshots(v) {
+		delete(g.volumes, s.name)
 	}
 	if p := g.volumes[v.poolName]; p != nil {
 		if p.pool.jammed {
@@ -222,17 +239,26 @@ func (l *LVM) lvextend(r request) result {
 	if v == nil {
 		return failure(exitFailed, fmt.Sprintf("Logical volume %s not found in volume group %s.", lv, g.name))
 	}
-	size = g.roundUp(size)
+	size, allocated := g.extents(v, size)
+	if o := g.volumes[v.origin]; v.cow != nil {
+		size = min(size, g.roundUp(lvm.COWMaxBytes(o.size))) // with a message, and exit code 0
+		allocated = size
+	}
 	before, after := v.size/g.extent, size/g.extent
 	switch {
 	case after == before:
 		return failure(exitFailed, fmt.Sprintf("New size (%d extents) matches existing size (%d extents).", after, before))
 	case after < before:
 		return failure(exitFailed, fmt.Sprintf("New size given (%d extents) not larger than existing size (%d extents)", after, before))
-	case v.poolName == "" && size-v.size > g.free():
+	case v.poolName == "" && allocated-max(v.allocated, v.size) > g.free():
 		return failure(exitFailed, fmt.Sprintf("Insufficient free space: %d extents needed, but only %d available", after-before, g.free()/g.extent))
+	case v.active && len(g.snapshots(v)) > 0:
+		return failure(exitFailed, "Snapshot origin volumes can be resized only while inactive: try lvchange -an.")
 	}
 	v.size = size
+	if v.allocated > 0 {
+		v.allocated = allocated
+	}
 	g.sequence++
 	return success(fmt.Sprintf("Logical volume %s/%s successfully resized.", g.name, v.name))
 }
@@ -244,7 +270,9 @@ func (l *LVM) lvchange(r request) result {
 		return *failed
 	case v == nil:
 		return notFound(r)
-	case !r.has("--activate") && !r.has("--addtag") && !r.has("--deltag"):
+	case v.cow != nil && r.has("--activate") && !r.has("--yes"):
+		return failure(exitFailed, "lvmtest: lvchange --activate of a COW snapshot without --yes would ask")
+	case !r.has("--activate") && !r.has("--addtag") && !r.has("--deltag") && !r.has("--refresh"):
 		return usage("No command with matching syntax recognised.  Run 'lvchange --help' for more information.")
 	}
 	if r.has("--addtag") || r.has("--deltag") {
@@ -257,20 +285,19 @@ func (l *LVM) lvchange(r request) result {
 		}
 		g.sequence++
 	}
+	if r.has("--refresh") {
+		g.refresh(v)
+	}
 	switch r.value("--activate") {
 	case "y":
-		if v.skip && !r.has("--ignoreactivationskip") {
-			break
-		}
-		if v.pending {
+		if v.pending && (!v.skip || r.has("--ignoreactivationskip")) {
 			return failure(exitFailed, fmt.Sprintf("device-mapper: reload ioctl on  (253:%d) failed: No data available", v.minor))
 		}
-		v.active = true
+		g.activate(v, r.has("--ignoreactivationskip"))
 	case "n":
-		if v.open > 0 {
-			return inUse(g, v)
+		if failed := g.deactivate(v); failed != nil {
+			return *failed
 		}
-		v.active, v.suspended = false, false
 	}
 	return success("")
 }
