@@ -21,7 +21,28 @@ type view struct {
 	group    *group
 	metadata lvm.Metadata
 	lvs      []lvm.LV // shared with other views: not to be changed in place
+	records  map[string]record
 	state    map[string]State
+}
+
+// records are what the tags of a group's LVs say, by LV name. Metadata that has not changed is the same slice.
+type records struct {
+	lvs    []lvm.LV
+	byName map[string]record
+}
+
+// parse reads the tags once for each commit of the group's metadata.
+func (g *group) parse(lvs []lvm.LV) map[string]record {
+	last := g.records.Load()
+	if last != nil && len(lvs) == len(last.lvs) && (len(lvs) == 0 || &lvs[0] == &last.lvs[0]) {
+		return last.byName
+	}
+	r := &records{lvs: lvs, byName: make(map[string]record, len(lvs))}
+	for _, lv := range lvs {
+		r.byName[lv.Name] = parseRecord(lv.Tags)
+	}
+	g.records.Store(r)
+	return r.byName
 }
 
 // look makes a view of what read returns.
@@ -30,7 +51,7 @@ func (e *Engine) look(ctx context.Context, g *group, read func(context.Context) 
 	if err != nil {
 		return nil, classify(err)
 	}
-	v := &view{e: e, group: g, metadata: m, lvs: m.LVs, state: make(map[string]State, len(m.LVs))}
+	v := &view{e: e, group: g, metadata: m, lvs: m.LVs, records: g.parse(m.LVs), state: make(map[string]State, len(m.LVs))}
 	for _, b := range e.backends {
 		states, err := b.States(ctx, g.Name(), m.LVs)
 		if err != nil {
@@ -76,9 +97,18 @@ func (v *view) sweep(ctx context.Context, c *lvm.Client) error {
 }
 
 func (v *view) ours(lv lvm.LV) bool {
-	_, volume := owned(lv, v.e.driver, VolumeLV)
-	_, snapshot := owned(lv, v.e.driver, SnapshotLV)
+	_, volume := v.owned(lv, VolumeLV)
+	_, snapshot := v.owned(lv, SnapshotLV)
 	return volume || snapshot
+}
+
+// owned is the record of an LV, and whether it is this driver's.
+func (v *view) owned(lv lvm.LV, lvName func(csiName string) string) (record, bool) {
+	r, ok := v.records[lv.Name]
+	if !ok { // made since
+		r = parseRecord(lv.Tags)
+	}
+	return r, r.owns(lv.Name, v.e.driver, lvName)
 }
 
 // find returns an LV by name, whoever owns it.
@@ -92,7 +122,7 @@ func (v *view) find(name string) (lvm.LV, bool) {
 
 // volume reads an LV as a volume of this driver.
 func (v *view) volume(lv lvm.LV) (Volume, bool) {
-	r, ok := owned(lv, v.e.driver, VolumeLV)
+	r, ok := v.owned(lv, VolumeLV)
 	if !ok {
 		return Volume{}, false
 	}
@@ -140,7 +170,7 @@ func (v *view) ask(ctx context.Context, vol *Volume) error {
 
 // snapshot reads an LV as a snapshot of this driver.
 func (v *view) snapshot(lv lvm.LV) (Snapshot, bool) {
-	r, ok := owned(lv, v.e.driver, SnapshotLV)
+	r, ok := v.owned(lv, SnapshotLV)
 	if !ok {
 		return Snapshot{}, false
 	}
@@ -210,7 +240,7 @@ func lvConditions(group string, lv lvm.LV) []Condition {
 
 // volumes lists this driver's volumes.
 func (v *view) volumes() []Volume {
-	var out []Volume
+	out := make([]Volume, 0, len(v.lvs))
 	for _, lv := range v.lvs {
 		if vol, ok := v.volume(lv); ok {
 			out = append(out, vol)
@@ -221,7 +251,7 @@ func (v *view) volumes() []Volume {
 
 // snapshots lists this driver's snapshots.
 func (v *view) snapshots() []Snapshot {
-	var out []Snapshot
+	out := make([]Snapshot, 0, len(v.lvs))
 	for _, lv := range v.lvs {
 		if s, ok := v.snapshot(lv); ok {
 			out = append(out, s)
