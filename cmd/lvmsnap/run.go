@@ -6,7 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
-	"net/http/pprof" //nolint:gosec // its handlers on the default mux are served by nobody
+	"net/http/pprof" // its handlers on the default mux are served by nobody
 	"os"
 	"time"
 
