@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
+	"github.com/google/uuid"
 	"github.com/prometheus/common/expfmt"
 	"github.com/prometheus/common/model"
 	"golang.org/x/sync/errgroup"
@@ -36,6 +37,7 @@ type lab struct {
 	metrics   string   // the URL
 	volumes   []string // CSI ids
 	snapshots []string
+	stockLVM  string // LVM_SYSTEM_DIR of the commands that the driver is compared with
 	recorder
 }
 
@@ -52,7 +54,9 @@ func newLab(b testing.TB) *lab {
 			Groups: []string{vg.Name},
 			Flags:  []string{"--metrics-address", address, "-v=0"}, // as it is when it is installed
 		}),
+		stockLVM: b.TempDir(),
 	}
+	l.ok(writeStockLVM(l.stockLVM))
 	for i := range volumes {
 		id, err := l.createVolume(fmt.Sprint("volume-", i), nil)
 		l.ok(err)
@@ -96,7 +100,14 @@ func (l *lab) growTo(size int) {
 }
 
 func (l *lab) createSnapshot(name, volume string) (id string, err error) {
-	res, err := l.driver.Controller.CreateSnapshot(l.ctx, &csi.CreateSnapshotRequest{Name: name, SourceVolumeId: volume})
+	uid := uuid.NewSHA1(uuid.NameSpaceOID, []byte(name)).String()
+	res, err := l.driver.Controller.CreateSnapshot(l.ctx, &csi.CreateSnapshotRequest{
+		// As external-snapshotter does it (--extra-create-metadata).
+		Name: "snapshot-" + uid, SourceVolumeId: volume, Parameters: map[string]string{
+			"csi.storage.k8s.io/volumesnapshot/name": name, "csi.storage.k8s.io/volumesnapshot/namespace": "benchmark",
+			"csi.storage.k8s.io/volumesnapshotcontent/name": "snapcontent-" + uid,
+		},
+	})
 	return res.GetSnapshot().GetSnapshotId(), err
 }
 

@@ -43,8 +43,8 @@ func (l *lab) measurePause(fs string, cuts int) {
 			return err
 		}, func() error { return l.deleteSnapshot(snapshot) }},
 		{viaExec, func() error {
-			return execute([]string{"lvcreate", "--snapshot", "--permission", "r", "--name", rawName(0), l.lv(id)})
-		}, func() error { return execute([]string{"lvremove", "--yes", l.vg.Name + "/" + rawName(0)}) }},
+			return l.execute(viaExec, []string{"lvcreate", "--snapshot", "--permission", "r", "--name", rawName(0), l.lv(id)})
+		}, func() error { return l.execute(viaExec, []string{"lvremove", "--yes", l.vg.Name + "/" + rawName(0)}) }},
 		{viaNone, func() error { return nil }, func() error { return nil }},
 	}
 	for range cuts {

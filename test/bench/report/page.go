@@ -14,8 +14,9 @@ that is, of the time of all callers divided by their number; latency is what eac
 ratios of what was measured side by side: gRPC / exec, below 1 the driver is faster.
 
 The milliseconds are this machine's, and starting a program is slow where the lab is User Mode Linux (` + "`uml`" + `,
-[adr/0005](../adr/0005-lab.md)): ratios travel better. Both sides have LVM's settings for speed, the lab's lvm.conf being tuned
-like the driver's own ([adr/0006](../adr/0006-private-lvm-conf.md)).
+[adr/0005](../adr/0005-lab.md)): ratios travel better. *exec* is a command with LVM's own defaults, as an administrator or a
+peer runs it, but without udevd and dmeventd, which the lab does not have; *tuned exec* is the same command with the settings for
+speed of the driver's private lvm.conf ([adr/0006](../adr/0006-private-lvm-conf.md)).
 
 Every sample is in [bench.txt](bench.txt), in Go's benchmark format: ` + "`benchstat -col /via bench.txt`" + `.
 

@@ -46,11 +46,11 @@ func callTable(r *results, ops []string, callers []int) table {
 	if many {
 		header = append(header, "callers", "latency, ms: median / p99")
 	}
-	t := table{append(header, "gRPC, ms", "of that in LVM", "exec, ms", "ratio", "LVM commands", "commits")}
+	t := table{append(header, "gRPC, ms", "of that in LVM", "exec, ms", "ratio", "tuned exec, ms", "ratio", "LVM commands", "commits")}
 	for _, op := range ops {
 		for _, size := range r.sizes("Call") {
 			for _, n := range callers {
-				grpc, exec := call(op, size, n, "grpc"), call(op, size, n, "exec")
+				grpc, exec, tuned := call(op, size, n, "grpc"), call(op, size, n, "exec"), call(op, size, n, "tuned")
 				if len(r.of(grpc, perOperation)) == 0 {
 					continue
 				}
@@ -61,6 +61,7 @@ func callTable(r *results, ops []string, callers []int) table {
 				t = append(t, append(row,
 					spread(r.of(grpc, perOperation), milliseconds), one(median(r.of(grpc, inLVM)), milliseconds),
 					spread(r.of(exec, perOperation), milliseconds), one(r.ratio(op, size, n), ratioText),
+					one(median(r.of(tuned, perOperation)), milliseconds), one(median(ratios(r.of(grpc, perOperation), r.of(tuned, perOperation))), ratioText),
 					one(median(r.of(grpc, commands)), countText), one(median(r.of(grpc, commits)), countText)))
 			}
 		}
