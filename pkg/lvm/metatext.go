@@ -1,10 +1,10 @@
 package lvm
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 )
 
 // section is a parsed block of LVM's text format: values are int64, float64, string, []any or section.
@@ -29,7 +29,7 @@ func (s section) texts(name string) []string {
 
 // parseText reads a whole text.
 func parseText(text []byte) (section, error) {
-	p := &textParser{rest: text}
+	p := &textParser{rest: string(text)} // once: names and strings are parts of it
 	root, err := p.section(0)
 	if err != nil {
 		return nil, fmt.Errorf("LVM metadata, %d bytes before its end: %w", len(p.rest), err)
@@ -40,7 +40,7 @@ func parseText(text []byte) (section, error) {
 // maxDepth is far above what LVM nests (group, volumes, volume, segment).
 const maxDepth = 16
 
-type textParser struct{ rest []byte }
+type textParser struct{ rest string }
 
 // skip passes over white space and comments, and NULs at the end, and returns the next byte; 0 at the end.
 func (p *textParser) skip() byte {
@@ -49,7 +49,7 @@ func (p *textParser) skip() byte {
 		case ' ', '\t', '\n', '\r', 0:
 			p.rest = p.rest[1:]
 		case '#':
-			end := bytes.IndexByte(p.rest, '\n')
+			end := strings.IndexByte(p.rest, '\n')
 			if end < 0 {
 				end = len(p.rest) - 1
 			}
@@ -110,7 +110,7 @@ func (p *textParser) word() string {
 	for n < len(p.rest) && isWordByte(p.rest[n]) {
 		n++
 	}
-	w := string(p.rest[:n])
+	w := p.rest[:n]
 	p.rest = p.rest[n:]
 	return w
 }
@@ -174,7 +174,7 @@ func (p *textParser) quoted() (string, error) {
 		case '"':
 			p.rest = rest[i+1:]
 			if !escaped {
-				return string(rest[:i]), nil
+				return rest[:i], nil
 			}
 			return unescape(rest[:i]), nil
 		}
@@ -182,7 +182,7 @@ func (p *textParser) quoted() (string, error) {
 	return "", errors.New("a string is not closed")
 }
 
-func unescape(s []byte) string {
+func unescape(s string) string {
 	out := make([]byte, 0, len(s))
 	for i := 0; i < len(s); i++ {
 		if s[i] == '\\' && i+1 < len(s) {
