@@ -8,6 +8,7 @@ import (
 	"path"
 	"slices"
 	"strings"
+	"sync"
 
 	"k8s.io/klog/v2"
 
@@ -21,28 +22,40 @@ type view struct {
 	group    *group
 	metadata lvm.Metadata
 	lvs      []lvm.LV // shared with other views: not to be changed in place
-	records  map[string]record
+	records  *records
 	state    map[string]State
 }
 
-// records are what the tags of a group's LVs say, by LV name. Metadata that has not changed is the same slice.
+// records are what the tags of a group's LVs say, each read when somebody asks for it, once for each commit of the
+// group's metadata: what has not changed is the same slice.
 type records struct {
-	lvs    []lvm.LV
-	byName map[string]record
+	lvs []lvm.LV
+
+	mu     sync.Mutex
+	byTags map[*string]record // by an LV's first tag: an LV of the same name may have others since
 }
 
-// parse reads the tags once for each commit of the group's metadata.
-func (g *group) parse(lvs []lvm.LV) map[string]record {
-	last := g.records.Load()
-	if last != nil && len(lvs) == len(last.lvs) && (len(lvs) == 0 || &lvs[0] == &last.lvs[0]) {
-		return last.byName
+func (g *group) recordsOf(lvs []lvm.LV) *records {
+	if last := g.records.Load(); last != nil && len(lvs) == len(last.lvs) && len(lvs) > 0 && &lvs[0] == &last.lvs[0] {
+		return last
 	}
-	r := &records{lvs: lvs, byName: make(map[string]record, len(lvs))}
-	for _, lv := range lvs {
-		r.byName[lv.Name] = parseRecord(lv.Tags)
-	}
+	r := &records{lvs: lvs, byTags: map[*string]record{}}
 	g.records.Store(r)
-	return r.byName
+	return r
+}
+
+func (r *records) of(lv lvm.LV) record {
+	if len(lv.Tags) == 0 {
+		return record{}
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	out, ok := r.byTags[&lv.Tags[0]]
+	if !ok {
+		out = parseRecord(lv.Tags)
+		r.byTags[&lv.Tags[0]] = out
+	}
+	return out
 }
 
 // look makes a view of what read returns.
@@ -51,7 +64,7 @@ func (e *Engine) look(ctx context.Context, g *group, read func(context.Context) 
 	if err != nil {
 		return nil, classify(err)
 	}
-	v := &view{e: e, group: g, metadata: m, lvs: m.LVs, records: g.parse(m.LVs), state: make(map[string]State, len(m.LVs))}
+	v := &view{e: e, group: g, metadata: m, lvs: m.LVs, records: g.recordsOf(m.LVs), state: make(map[string]State, len(m.LVs))}
 	for _, b := range e.backends {
 		states, err := b.States(ctx, g.Name(), m.LVs)
 		if err != nil {
@@ -104,10 +117,7 @@ func (v *view) ours(lv lvm.LV) bool {
 
 // owned is the record of an LV, and whether it is this driver's.
 func (v *view) owned(lv lvm.LV, lvName func(csiName string) string) (record, bool) {
-	r, ok := v.records[lv.Name]
-	if !ok { // made since
-		r = parseRecord(lv.Tags)
-	}
+	r := v.records.of(lv)
 	return r, r.owns(lv.Name, v.e.driver, lvName)
 }
 
