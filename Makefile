@@ -95,8 +95,15 @@ test-lab-self: bin/gotestsum | $(OUTPUT)/test ## Test the lab itself: it boots, 
 	  -tags labself -count 1 -timeout 15m $(if $(RUN),-run '$(RUN)') ./test/lab/
 
 .PHONY: bench
-bench: bin/lab bin/lvmsnap | $(OUTPUT)/test ## Measure the driver beside the raw commands, in the lab; benchstat reads the output [RUN=CreateSnapshot]
-	CGO_ENABLED=0 $(GO) test -tags lab -exec "$(LAB)" -run '^$$' -bench '$(or $(RUN),.)' -benchtime 30x -timeout 30m ./test/bench | tee $(OUTPUT)/bench.txt
+bench: bin/lab bin/lvmsnap | $(OUTPUT) ## Measure the driver beside the raw commands, in the lab, for some 20 minutes [QUICK=1: a minute or two]
+	@hack/bench-machine >$(OUTPUT)/bench.txt
+	CGO_ENABLED=0 $(GO) test -tags lab -exec "$(abspath bin/lab) --timeout 1h --memory 4G $(LABFLAGS) --" -run '^$$' -bench . -benchtime 1x -timeout 1h ./test/bench \
+	  -args -samples $(abspath $(OUTPUT)/bench.txt) $(if $(QUICK),-quick)
+	$(GO) run ./test/bench/report -samples $(OUTPUT)/bench.txt -table $(OUTPUT)/bench-table.txt
+
+.PHONY: bench-docs
+bench-docs: ## Make docs/benchmarks, tables and plots, of the last make bench
+	$(GO) run ./test/bench/report -samples $(OUTPUT)/bench.txt -docs docs/benchmarks
 
 .PHONY: sanity
 sanity: bin/lab bin/lvmsnap ## Run csi-sanity against the real driver in the lab, and show what it says
@@ -171,5 +178,5 @@ bin/benchstat: hack/tools/go.mod hack/tools/go.sum
 	CGO_ENABLED=0 $(GO) build -C hack/tools -trimpath -o $(abspath $@) golang.org/x/perf/cmd/benchstat
 	@touch $@
 
-$(OUTPUT)/test:
+$(OUTPUT) $(OUTPUT)/test:
 	@mkdir -p $@

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -73,7 +74,7 @@ func (s *controller) ListSnapshots(ctx context.Context, req *csi.ListSnapshotsRe
 	if err != nil {
 		return nil, err
 	}
-	rsp := &csi.ListSnapshotsResponse{NextToken: next}
+	rsp := &csi.ListSnapshotsResponse{NextToken: next, Entries: make([]*csi.ListSnapshotsResponse_Entry, 0, len(entries))}
 	for _, snap := range entries {
 		message, err := s.csiSnapshot(snap)
 		if err != nil {
@@ -88,31 +89,26 @@ func (s *controller) ListSnapshots(ctx context.Context, req *csi.ListSnapshotsRe
 // here or at all, is an empty list. Snapshots that are not cut yet are not listed (spec, ListSnapshots: "SHALL
 // NOT list a snapshot that is being created but has not been cut").
 func (s *controller) findSnapshots(ctx context.Context, id, sourceID string) ([]storage.Snapshot, error) {
-	var candidates []storage.Snapshot
-	if id != "" {
-		// One lookup instead of a list: pre-provisioned contents are resolved this way, again and again.
-		snapshot, err := s.snapshots.Snapshot(ctx, id)
-		switch {
-		case errors.Is(err, storage.ErrNotFound), errors.Is(err, storage.ErrOtherNode):
-			return nil, nil
-		case err != nil:
-			return nil, err
-		}
-		candidates = []storage.Snapshot{snapshot}
-	} else {
-		all, err := s.snapshots.Snapshots(ctx)
-		if err != nil {
-			return nil, err
-		}
-		candidates = all
+	found, err := s.candidates(ctx, id)
+	return slices.DeleteFunc(found, func(snapshot storage.Snapshot) bool {
+		return snapshot.CreatedAt.IsZero() || sourceID != "" && snapshot.SourceID != sourceID
+	}), err
+}
+
+// candidates are all snapshots, or the one with that id: a lookup instead of a list, because pre-provisioned contents
+// are resolved this way, again and again.
+func (s *controller) candidates(ctx context.Context, id string) ([]storage.Snapshot, error) {
+	if id == "" {
+		return s.snapshots.Snapshots(ctx)
 	}
-	var found []storage.Snapshot
-	for _, snapshot := range candidates {
-		if !snapshot.CreatedAt.IsZero() && (sourceID == "" || snapshot.SourceID == sourceID) {
-			found = append(found, snapshot)
-		}
+	snapshot, err := s.snapshots.Snapshot(ctx, id)
+	switch {
+	case errors.Is(err, storage.ErrNotFound), errors.Is(err, storage.ErrOtherNode):
+		return nil, nil
+	case err != nil:
+		return nil, err
 	}
-	return found, nil
+	return []storage.Snapshot{snapshot}, nil
 }
 
 // csiSnapshot is a snapshot as CSI sees it, the same in every answer. A snapshot without a creation time is not

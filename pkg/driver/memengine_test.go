@@ -200,7 +200,7 @@ func (e *memEngine) Volumes(context.Context) ([]storage.Volume, error) {
 		return nil, err
 	}
 	defer e.mu.Unlock()
-	return slices.Collect(maps.Values(e.volumes)), nil
+	return slices.SortedFunc(maps.Values(e.volumes), func(a, b storage.Volume) int { return cmp.Compare(a.ID, b.ID) }), nil
 }
 
 func (e *memEngine) CreateSnapshot(_ context.Context, spec storage.SnapshotSpec) (storage.Snapshot, error) {
@@ -268,7 +268,7 @@ func (e *memEngine) Snapshots(context.Context) ([]storage.Snapshot, error) {
 		return nil, err
 	}
 	defer e.mu.Unlock()
-	return slices.Collect(maps.Values(e.snapshots)), nil
+	return slices.SortedFunc(maps.Values(e.snapshots), func(a, b storage.Snapshot) int { return cmp.Compare(a.ID, b.ID) }), nil
 }
 
 func (e *memEngine) Capacity(_ context.Context, class storage.Class) (storage.Capacity, error) {

@@ -37,7 +37,7 @@ func checkPageRequest(kind listKind, req pageRequest) error {
 	return err
 }
 
-// page cuts one page out of a list. Lists are ordered by id, and a token is made from the last id that was
+// page cuts one page out of a list that is ordered by id, as the engine's are. A token is made from the last id that was
 // returned and not from a count: a page boundary so survives that objects are made or deleted meanwhile, even
 // the one at the boundary. Whatever existed all the time is listed exactly once.
 func page[T any](items []T, id func(T) string, kind listKind, req pageRequest) (entries []T, next string, err error) {
@@ -48,8 +48,6 @@ func page[T any](items []T, id func(T) string, kind listKind, req pageRequest) (
 	if err != nil {
 		return nil, "", err
 	}
-	items = slices.Clone(items)
-	slices.SortFunc(items, func(a, b T) int { return cmp.Compare(id(a), id(b)) })
 	first, found := slices.BinarySearchFunc(items, after, func(item T, after string) int { return cmp.Compare(id(item), after) })
 	if found {
 		first++

@@ -3,7 +3,6 @@ package lvm
 import (
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 )
@@ -32,10 +31,8 @@ func ParseMetadata(text []byte) (Metadata, error) {
 	if root.text("contents") != "Text Format Volume Group" || root.int("version") != 1 {
 		return Metadata{}, errors.New("LVM metadata of an unknown kind")
 	}
-	for name, v := range root {
-		if vg, ok := v.(section); ok {
-			return parseGroup(name, vg)
-		}
+	for name, vg := range root.children() {
+		return parseGroup(name, vg)
 	}
 	return Metadata{}, errors.New("LVM metadata without a volume group")
 }
@@ -45,10 +42,8 @@ func parseGroup(name string, vg section) (Metadata, error) {
 	if m.Sequence == 0 || m.ExtentBytes <= 0 {
 		return Metadata{}, fmt.Errorf("LVM metadata of %s: seqno %d, extent_size %d", name, m.Sequence, vg.int("extent_size"))
 	}
-	for _, v := range vg.child("physical_volumes") {
-		if pv, ok := v.(section); ok {
-			m.PVs = append(m.PVs, pv.text("id"))
-		}
+	for _, pv := range vg.child("physical_volumes").children() {
+		m.PVs = append(m.PVs, pv.text("id"))
 	}
 	slices.Sort(m.PVs)
 	if err := m.countExtents(vg); err != nil {
@@ -56,12 +51,11 @@ func parseGroup(name string, vg section) (Metadata, error) {
 	}
 	volumes := vg.child("logical_volumes")
 	cow := cowSnapshots(volumes)
-	for _, name := range slices.Sorted(maps.Keys(volumes)) {
-		lv, ok := volumes[name].(section)
+	for name, lv := range volumes.children() {
 		// A volume of type snapshot only ties a COW to its origin; lvs shows the COW itself, which is not VISIBLE.
 		_, isCOW := cow.snapshots[name]
-		visible := isCOW || slices.Contains(lv.texts("status"), "VISIBLE") && lv.child("segment1").text("type") != "snapshot"
-		if !ok || !visible {
+		visible := isCOW || slices.Contains(lv.texts("status"), "VISIBLE") && lv.segment(1).text("type") != "snapshot"
+		if !visible {
 			continue
 		}
 		parsed, err := parseVolume(name, lv, m.ExtentBytes, cow)
@@ -70,6 +64,7 @@ func parseGroup(name string, vg section) (Metadata, error) {
 		}
 		m.LVs = append(m.LVs, parsed)
 	}
+	slices.SortFunc(m.LVs, func(a, b LV) int { return strings.Compare(a.Name, b.Name) })
 	return m, nil
 }
 
@@ -81,9 +76,8 @@ type cows struct {
 
 func cowSnapshots(volumes section) cows {
 	out := cows{map[string]section{}, map[string]bool{}}
-	for _, v := range volumes {
-		lv, _ := v.(section)
-		if seg := lv.child("segment1"); seg.text("type") == "snapshot" {
+	for _, lv := range volumes.children() {
+		if seg := lv.segment(1); seg.text("type") == "snapshot" {
 			out.snapshots[seg.text("cow_store")] = seg
 			out.origins[seg.text("origin")] = true
 		}
@@ -98,13 +92,13 @@ func parseVolume(name string, s section, extentBytes int64, cow cows) (LV, error
 		lv.Tags = tags
 	}
 	for i := range s.int("segment_count") {
-		seg := s.child(fmt.Sprintf("segment%d", i+1))
+		seg := s.segment(i + 1)
 		if seg == nil || seg.int("extent_count") <= 0 {
 			return LV{}, fmt.Errorf("segment %d of %d is missing", i+1, s.int("segment_count"))
 		}
 		lv.SizeBytes += seg.int("extent_count") * extentBytes
 	}
-	seg := s.child("segment1")
+	seg := s.segment(1)
 	lv.SegType = seg.text("type")
 	lv.TransactionID = uint64(max(seg.int("transaction_id"), 0))
 	attr := []byte("-rXXXXX-XX")

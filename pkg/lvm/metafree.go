@@ -6,11 +6,7 @@ import "fmt"
 // (vg_size, vg_free): hidden LVs count, and so do physical volumes that are missing or not allocatable.
 func (m *Metadata) countExtents(vg section) error {
 	free := map[string]int64{} // extents, by the name that segments use
-	for name, v := range vg.child("physical_volumes") {
-		pv, ok := v.(section)
-		if !ok {
-			continue
-		}
+	for name, pv := range vg.child("physical_volumes").children() {
 		n := pv.int("pe_count")
 		if n < 0 || n > maxExtents {
 			return fmt.Errorf("LVM metadata of %s: %s has %d extents", m.Group, name, n)
@@ -18,10 +14,9 @@ func (m *Metadata) countExtents(vg section) error {
 		free[name] = n
 		m.SizeBytes += n * m.ExtentBytes
 	}
-	for name, v := range vg.child("logical_volumes") {
-		lv, _ := v.(section)
+	for name, lv := range vg.child("logical_volumes").children() {
 		for i := range lv.int("segment_count") {
-			seg := lv.child(fmt.Sprintf("segment%d", i+1))
+			seg := lv.segment(i + 1)
 			if seg == nil {
 				return fmt.Errorf("LVM metadata of %s/%s: segment %d is missing", m.Group, name, i+1)
 			}
@@ -43,10 +38,10 @@ const maxExtents = 1<<32 - 1
 // takeExtents subtracts what a segment has of physical volumes: alternately a name and the first extent. Where the name is
 // an LV's, as below RAID, it is that LV's segments that have the extents.
 func takeExtents(seg section, free map[string]int64) {
-	areas, _ := seg["stripes"].([]any)
+	areas := seg.list("stripes")
 	each := seg.int("extent_count")
 	if areas == nil {
-		areas, _ = seg["mirrors"].([]any) // of a pvmove: every area is a copy of the whole
+		areas = seg.list("mirrors") // of a pvmove: every area is a copy of the whole
 	} else if n := int64(len(areas) / 2); n > 0 {
 		each /= n
 	}

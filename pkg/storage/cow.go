@@ -88,7 +88,7 @@ func (e *Engine) watchCOWs(ctx context.Context, last, now cowUsage) error {
 // canOverflow: a COW snapshot of ours that has less room than it can need, and is not known to be lost.
 func (v *view) canOverflow(lv lvm.LV) bool {
 	most, _ := roundUp(lvm.COWMaxBytes(lv.OriginBytes), v.group.extentBytes)
-	return isCOW(lv) && v.ours(lv) && lv.SizeBytes < most && parseRecord(lv.Tags)[tagInvalid] == ""
+	return isCOW(lv) && v.ours(lv) && lv.SizeBytes < most && v.records.of(lv)[tagInvalid] == ""
 }
 
 func (e *Engine) watchCOW(ctx context.Context, v *view, lv lvm.LV, last, now cowUsage) error {
@@ -106,7 +106,7 @@ func (e *Engine) watchCOW(ctx context.Context, v *view, lv lvm.LV, last, now cow
 	before, seen := last[lv.UUID]
 	now[lv.UUID] = cowLook{st.UsedBytes, before.failed}
 	ahead := int64(0)
-	if seen || e.now().Sub(parseRecord(lv.Tags).created()) < 2*e.cow.Interval { // what is new was empty
+	if seen || e.now().Sub(v.records.of(lv).created()) < 2*e.cow.Interval { // what is new was empty
 		ahead = cowLooksAhead * (st.UsedBytes - before.usedBytes)
 	}
 	soonFull := st.UsedBytes+ahead > st.TotalBytes

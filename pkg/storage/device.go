@@ -57,13 +57,13 @@ func (e *Engine) Initialized(ctx context.Context, id string) error {
 // the growth: a crash in between leaves a record that no longer fits the size and is not believed
 // (requestedBytes), until kubelet's next try.
 func (v *view) recordRequest(ctx context.Context, c *lvm.Client, lv lvm.LV, requiredBytes int64, vol *Volume) error {
-	recorded := parseRecord(lv.Tags).size()
+	recorded := v.records.of(lv).size()
 	fits := func(n int64) bool {
 		rounded, ok := roundUp(n, v.group.extentBytes)
 		return ok && n > 0 && rounded == lv.SizeBytes
 	}
 	if !fits(requiredBytes) || fits(recorded) && recorded >= requiredBytes {
-		vol.RequestedBytes = requestedBytes(parseRecord(lv.Tags), lv.SizeBytes, v.group.extentBytes)
+		vol.RequestedBytes = requestedBytes(v.records.of(lv), lv.SizeBytes, v.group.extentBytes)
 		return nil
 	}
 	old, now := tag(tagSize, strconv.FormatInt(recorded, 10)), tag(tagSize, strconv.FormatInt(requiredBytes, 10))

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/lvmsnap/lvmsnap/pkg/dm"
@@ -34,6 +35,7 @@ type Engine struct {
 type group struct {
 	*lvm.Group
 	extentBytes int64
+	records     atomic.Pointer[records] // of the last look
 }
 
 // Options of an Engine.
@@ -96,20 +98,16 @@ func (e *Engine) Close() { e.fills.close() }
 func (e *Engine) open(ctx context.Context, g *lvm.Group) (*group, error) {
 	out := &group{Group: g}
 	err := g.Do(ctx, "start", e.limit, func(ctx context.Context, c *lvm.Client) error {
-		vg, err := c.VG(ctx)
+		m, err := c.View(ctx)
 		if errors.Is(err, lvm.ErrGroupNotFound) {
 			return fmt.Errorf("%w: there is no such volume group on this node (vgcreate %s DISK): %w", ErrInvalid, g.Name(), err)
 		}
 		if err != nil {
 			return err
 		}
-		out.extentBytes = vg.ExtentBytes
-		lvs, err := c.LVs(ctx)
-		if err != nil {
-			return err
-		}
+		out.extentBytes = m.ExtentBytes
 		for _, b := range e.backends {
-			if err := b.Open(ctx, c, lvs); err != nil {
+			if err := b.Open(ctx, c, m.LVs); err != nil {
 				return err
 			}
 		}
@@ -316,7 +314,7 @@ func (e *Engine) settle(ctx context.Context, g *group, c *lvm.Client, name strin
 	v, err := e.look(ctx, g, c.View)
 	if err == nil {
 		lv, left := v.find(name)
-		if _, ours := owned(lv, e.driver, lvName); !left || !ours {
+		if _, ours := v.owned(lv, lvName); !left || !ours {
 			return cause
 		}
 		if err = v.discard(ctx, c, lv); err == nil {
@@ -335,13 +333,13 @@ func (e *Engine) remove(ctx context.Context, name, purpose string, lvName func(s
 		}
 		return struct{}{}, e.whenClosed(ctx, func() error {
 			return e.withLV(ctx, name, changing, purpose+" "+name, func(ctx context.Context, c *lvm.Client, v *view, lv lvm.LV) error {
-				if _, ok := owned(lv, e.driver, lvName); !ok {
+				if _, ok := v.owned(lv, lvName); !ok {
 					return nil
 				}
 				if err := e.checkClosed(ctx, v.group.Name(), lv); err != nil {
 					return err
 				}
-				if _, isVolume := owned(lv, e.driver, VolumeLV); !isVolume && e.fills.isRead(lv.UUID) {
+				if _, isVolume := v.owned(lv, VolumeLV); !isVolume && e.fills.isRead(lv.UUID) {
 					return fmt.Errorf("%w: %s/%s is being copied into a new volume", ErrInUse, v.group.Name(), lv.Name)
 				}
 				return v.discard(ctx, c, lv)

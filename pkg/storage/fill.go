@@ -31,8 +31,8 @@ const (
 	fillGrow = "grow" // as zero, behind an offset: grow:OFFSET
 )
 
-func fillOf(lv lvm.LV) filling {
-	kind, offset, _ := strings.Cut(parseRecord(lv.Tags)[tagFill], ":")
+func (v *view) fillOf(lv lvm.LV) filling {
+	kind, offset, _ := strings.Cut(v.records.of(lv)[tagFill], ":")
 	n, err := strconv.ParseInt(offset, 10, 64)
 	if kind == fillGrow && (err != nil || n < 0) {
 		kind = "unknown" // nobody gets it, and nobody overwrites it

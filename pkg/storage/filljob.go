@@ -84,14 +84,14 @@ func (e *Engine) openTarget(ctx context.Context, f *fill) (target, error) {
 	var out target
 	err := e.withLV(ctx, f.lv, changing, "fill "+f.lv, func(ctx context.Context, c *lvm.Client, v *view, lv lvm.LV) error {
 		vol, ok := v.volume(lv)
-		if !ok || fillOf(lv).kind == fillNone {
+		if !ok || v.fillOf(lv).kind == fillNone {
 			return nil
 		}
 		b, err := e.backend(vol.Class.Type)
 		if err != nil {
 			return err
 		}
-		out = target{lv: lv, record: parseRecord(lv.Tags), filling: fillOf(lv), device: vol.DevicePath, zeroed: b.Zeroed()}
+		out = target{lv: lv, record: v.records.of(lv), filling: v.fillOf(lv), device: vol.DevicePath, zeroed: b.Zeroed()}
 		if _, err = e.kernel.Info(ctx, v.group.Name(), lv.Name); errors.Is(err, dm.ErrNoDevice) {
 			err = c.Activate(ctx, lv.Name)
 		}
@@ -130,7 +130,7 @@ func (e *Engine) abandon(ctx context.Context, f *fill, cause error) error {
 	klog.FromContext(ctx).Error(cause, "Removing a volume whose source cannot be read", "lv", f.lv)
 	err := e.whenClosed(ctx, func() error {
 		return e.withLV(ctx, f.lv, changing, "undo "+f.lv, func(ctx context.Context, c *lvm.Client, v *view, lv lvm.LV) error {
-			if _, ok := v.volume(lv); !ok || fillOf(lv).kind != fillCopy {
+			if _, ok := v.volume(lv); !ok || v.fillOf(lv).kind != fillCopy {
 				return nil
 			}
 			if err := v.checkClosed(ctx, lv); err != nil {
@@ -150,7 +150,7 @@ func (e *Engine) resumeFills(ctx context.Context) error {
 	for _, g := range e.groups {
 		if err := e.inTurn(ctx, g, looking, "start", func(ctx context.Context, _ *lvm.Client, v *view) error {
 			for _, lv := range v.lvs {
-				if _, ok := v.volume(lv); ok && fillOf(lv).kind != fillNone {
+				if _, ok := v.volume(lv); ok && v.fillOf(lv).kind != fillNone {
 					e.startFill(ctx, lv.Name, false)
 				}
 			}

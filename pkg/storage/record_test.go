@@ -85,7 +85,7 @@ func FuzzParseRecord(f *testing.F) {
 		_, _ = r.object()
 		_ = (&view{e: &Engine{}}).sourceOf(r[tagSource])
 		lv := lvm.LV{Name: "csi-v-x", SizeBytes: 8, Tags: strings.Split(text, ",")}
-		if _, ok := owned(lv, "csi.lvmsnap.io", VolumeLV); ok {
+		if r.owns(lv.Name, "csi.lvmsnap.io", VolumeLV) {
 			t.Error("no name hashes to this LV's")
 		}
 		if n := requestedBytes(r, 8, 4); n < 5 || n > 8 {

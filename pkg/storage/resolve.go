@@ -64,7 +64,7 @@ func (e *Engine) resolveSource(v *view, spec *VolumeSpec) (*sourceState, error) 
 			return nil, fmt.Errorf("%w: fsType %s differs from the source's, %s; a copy keeps its file system", ErrInvalid, spec.FSType, fsType)
 		}
 	}
-	r := parseRecord(lv.Tags)
+	r := v.records.of(lv)
 	return &sourceState{
 		lv: lv, class: class, init: Init(r[tagInit]), sizeBytes: contentBytes(lv),
 		requestedBytes: requestedBytes(r, contentBytes(lv), v.group.extentBytes),
@@ -79,7 +79,7 @@ func (v *view) describeSource(lv lvm.LV, source *Source) (Class, string, error) 
 		if !ok {
 			return Class{}, "", foreign
 		}
-		if fillOf(lv).kind != fillNone {
+		if v.fillOf(lv).kind != fillNone {
 			return Class{}, "", v.e.fills.find(lv.Name).pending()
 		}
 		return vol.Class, vol.FSType, nil

@@ -65,7 +65,7 @@ func (e *Engine) createSnapshot(ctx context.Context, c *lvm.Client, v *view, nam
 	if !ok {
 		return Snapshot{}, fmt.Errorf("%w: %s/%s is not a volume of this driver", ErrNotFound, v.group.Name(), origin.Name)
 	}
-	if fillOf(origin).kind != fillNone {
+	if v.fillOf(origin).kind != fillNone {
 		return Snapshot{}, e.fills.find(origin.Name).pending()
 	}
 	backend, err := e.backend(vol.Class.Type)

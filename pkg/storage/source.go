@@ -42,7 +42,7 @@ func (e *Engine) openSource(ctx context.Context, t target) (*openedSource, error
 			return fmt.Errorf("%w: the source %s/%s is not of this driver", ErrNotFound, v.group.Name(), lv.Name)
 		}
 		s.group, s.lv, s.holder = v.group.Name(), lv, lv
-		s.device, s.init = v.devicePath(lv), Init(parseRecord(lv.Tags)[tagInit])
+		s.device, s.init = v.devicePath(lv), Init(v.records.of(lv)[tagInit])
 		if isCOW(lv) {
 			// LVM activates it with its origin only, and would ask first (docs/adr/0010, Activation).
 			origin, ok := v.find(lv.Origin)
@@ -119,7 +119,7 @@ func (e *Engine) checkSource(ctx context.Context, s *openedSource) error {
 
 // recordLost writes down that a COW snapshot is lost: once it is inactive, LVM and the kernel do not tell any more.
 func (v *view) recordLost(ctx context.Context, c *lvm.Client, lv lvm.LV) error {
-	if parseRecord(lv.Tags)[tagInvalid] != "" || !v.ours(lv) {
+	if v.records.of(lv)[tagInvalid] != "" || !v.ours(lv) {
 		return nil
 	}
 	v.e.stats.cowLost.Add(1)

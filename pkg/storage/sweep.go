@@ -46,7 +46,7 @@ func (v *view) suspended(ctx context.Context, lv lvm.LV) (bool, error) {
 	if lv.Pool != "" || isCOW(lv) {
 		return false, nil
 	}
-	if _, ok := owned(lv, v.e.driver, VolumeLV); !ok && !v.aside(lv) {
+	if _, ok := v.owned(lv, VolumeLV); !ok && !v.aside(lv) {
 		return false, nil
 	}
 	info, err := v.e.kernel.Info(ctx, v.group.Name(), lv.Name)
@@ -79,13 +79,13 @@ func (v *view) halfMade(lv lvm.LV) bool {
 	if lv.Pool != "" || lv.Attr.Type() != lvm.TypeLinear || !lv.Attr.Writable() {
 		return false // without a look at its tags: this is asked of every LV at every look
 	}
-	_, snapshot := owned(lv, v.e.driver, SnapshotLV)
+	_, snapshot := v.owned(lv, SnapshotLV)
 	return snapshot || v.isClone(lv)
 }
 
 func (v *view) ours(lv lvm.LV) bool {
-	_, volume := owned(lv, v.e.driver, VolumeLV)
-	_, snapshot := owned(lv, v.e.driver, SnapshotLV)
+	_, volume := v.owned(lv, VolumeLV)
+	_, snapshot := v.owned(lv, SnapshotLV)
 	return volume || snapshot || v.isClone(lv)
 }
 
@@ -93,7 +93,7 @@ func (v *view) isReserve(lv lvm.LV) bool {
 	if !strings.HasPrefix(lv.Name, reservePrefix) {
 		return false
 	}
-	_, ok := owned(lv, v.e.driver, reserveLV)
+	_, ok := v.owned(lv, reserveLV)
 	return ok
 }
 
@@ -101,23 +101,23 @@ func (v *view) isClone(lv lvm.LV) bool {
 	if !strings.HasPrefix(lv.Name, clonePrefix) {
 		return false
 	}
-	_, ok := owned(lv, v.e.driver, cloneLV)
+	_, ok := v.owned(lv, cloneLV)
 	return ok
 }
 
 // cloneNeeded: the volume that is copied from this snapshot is not finished.
 func (v *view) cloneNeeded(lv lvm.LV) bool {
-	target := VolumeLV(parseRecord(lv.Tags)[tagName])
+	target := VolumeLV(v.records.of(lv)[tagName])
 	if v.e.fills.find(target) != nil {
 		return true
 	}
 	targetLV, ok := v.find(target)
-	return ok && fillOf(targetLV).kind == fillCopy
+	return ok && v.fillOf(targetLV).kind == fillCopy
 }
 
 // aside: a deleted volume that waits for its last COW snapshot to go.
 func (v *view) aside(lv lvm.LV) bool {
-	return strings.HasPrefix(lv.Name, asidePrefix) && lv.Name == asideLV(lv.UUID) && parseRecord(lv.Tags)[tagDriver] == v.e.driver
+	return strings.HasPrefix(lv.Name, asidePrefix) && lv.Name == asideLV(lv.UUID) && v.records.of(lv)[tagDriver] == v.e.driver
 }
 
 func isCOW(lv lvm.LV) bool {

@@ -71,7 +71,7 @@ var toTag = strings.NewReplacer("%2F", "/", "~", "=7E", "%", "=")
 
 // parseRecord reads the tags of an LV. Foreign tags and texts that do not decode are left out.
 func parseRecord(tags []string) record {
-	r := record{}
+	r := make(record, len(tags)+2) // and what was left out
 	for _, t := range tags {
 		key, value, ok := strings.Cut(strings.TrimPrefix(t, tagPrefix), "=")
 		if !ok || !strings.HasPrefix(t, tagPrefix) {
@@ -146,11 +146,10 @@ func objectText(namespace, name string) string {
 	return namespace + "/" + name
 }
 
-// owned says that the LV is this driver's: it has the driver's tag, and the LV name that its CSI name hashes
+// owns says that the LV is this driver's: it has the driver's tag, and the LV name that its CSI name hashes
 // to. A look-alike name without the tag, or a tag that was copied onto another LV, is foreign.
-func owned(lv lvm.LV, driver string, lvName func(csiName string) string) (record, bool) {
-	r := parseRecord(lv.Tags)
-	return r, r[tagDriver] == driver && r[tagName] != "" && lvName(r[tagName]) == lv.Name
+func (r record) owns(lv, driver string, lvName func(csiName string) string) bool {
+	return r[tagDriver] == driver && r[tagName] != "" && lvName(r[tagName]) == lv
 }
 
 // requestedBytes is what was asked for when the LV got its size. Where the record does not fit the size (an

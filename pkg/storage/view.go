@@ -8,6 +8,7 @@ import (
 	"path"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/lvmsnap/lvmsnap/pkg/dm"
 	"github.com/lvmsnap/lvmsnap/pkg/lvm"
@@ -19,7 +20,40 @@ type view struct {
 	group    *group
 	metadata lvm.Metadata
 	lvs      []lvm.LV // shared with other views: not to be changed in place
+	records  *records
 	state    map[string]State
+}
+
+// records are what the tags of a group's LVs say, each read when somebody asks for it, once for each commit of the
+// group's metadata: what has not changed is the same slice.
+type records struct {
+	lvs []lvm.LV
+
+	mu     sync.Mutex
+	byTags map[*string]record // by an LV's first tag: an LV of the same name may have others since
+}
+
+func (g *group) recordsOf(lvs []lvm.LV) *records {
+	if last := g.records.Load(); last != nil && len(lvs) == len(last.lvs) && len(lvs) > 0 && &lvs[0] == &last.lvs[0] {
+		return last
+	}
+	r := &records{lvs: lvs, byTags: map[*string]record{}}
+	g.records.Store(r)
+	return r
+}
+
+func (r *records) of(lv lvm.LV) record {
+	if len(lv.Tags) == 0 {
+		return record{}
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	out, ok := r.byTags[&lv.Tags[0]]
+	if !ok {
+		out = parseRecord(lv.Tags)
+		r.byTags[&lv.Tags[0]] = out
+	}
+	return out
 }
 
 // look makes a view of what read returns.
@@ -28,7 +62,7 @@ func (e *Engine) look(ctx context.Context, g *group, read func(context.Context) 
 	if err != nil {
 		return nil, classify(err)
 	}
-	v := &view{e: e, group: g, metadata: m, lvs: m.LVs, state: make(map[string]State, len(m.LVs))}
+	v := &view{e: e, group: g, metadata: m, lvs: m.LVs, records: g.recordsOf(m.LVs), state: make(map[string]State, len(m.LVs))}
 	for _, b := range e.backends {
 		states, err := b.States(ctx, g.Name(), m.LVs)
 		if err != nil {
@@ -60,6 +94,12 @@ func (v *view) checkRoom() error {
 		"then pvchange --metadataignore y on the others)", ErrNoSpace, v.group.Name(), used, limit, float64(used)*100/float64(limit))
 }
 
+// owned is the record of an LV, and whether it is this driver's.
+func (v *view) owned(lv lvm.LV, lvName func(csiName string) string) (record, bool) {
+	r := v.records.of(lv)
+	return r, r.owns(lv.Name, v.e.driver, lvName)
+}
+
 // find returns an LV by name, whoever owns it.
 func (v *view) find(name string) (lvm.LV, bool) {
 	i := slices.IndexFunc(v.lvs, func(lv lvm.LV) bool { return lv.Name == name })
@@ -71,7 +111,7 @@ func (v *view) find(name string) (lvm.LV, bool) {
 
 // volume reads an LV as a volume of this driver.
 func (v *view) volume(lv lvm.LV) (Volume, bool) {
-	r, ok := owned(lv, v.e.driver, VolumeLV)
+	r, ok := v.owned(lv, VolumeLV)
 	if !ok {
 		return Volume{}, false
 	}
@@ -121,7 +161,7 @@ func (v *view) ask(ctx context.Context, vol *Volume) error {
 
 // snapshot reads an LV as a snapshot of this driver.
 func (v *view) snapshot(lv lvm.LV) (Snapshot, bool) {
-	r, ok := owned(lv, v.e.driver, SnapshotLV)
+	r, ok := v.owned(lv, SnapshotLV)
 	if !ok {
 		return Snapshot{}, false
 	}
@@ -221,9 +261,9 @@ func contentBytes(lv lvm.LV) int64 {
 
 // volumes lists this driver's volumes, as far as they have their content.
 func (v *view) volumes() []Volume {
-	var out []Volume
+	out := make([]Volume, 0, len(v.lvs))
 	for _, lv := range v.lvs {
-		if vol, ok := v.volume(lv); ok && !fillOf(lv).unborn() {
+		if vol, ok := v.volume(lv); ok && !v.fillOf(lv).unborn() {
 			out = append(out, vol)
 		}
 	}
@@ -232,7 +272,7 @@ func (v *view) volumes() []Volume {
 
 // snapshots lists this driver's snapshots.
 func (v *view) snapshots() []Snapshot {
-	var out []Snapshot
+	out := make([]Snapshot, 0, len(v.lvs))
 	for _, lv := range v.lvs {
 		if s, ok := v.snapshot(lv); ok {
 			out = append(out, s)

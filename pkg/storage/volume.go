@@ -37,7 +37,7 @@ func (e *Engine) CreateVolume(ctx context.Context, spec VolumeSpec) (Volume, err
 				lv, err = e.createVolume(ctx, c, v, source, name, spec)
 				out.vol, _ = v.volume(lv)
 			}
-			if err == nil && fillOf(lv).kind != fillNone {
+			if err == nil && v.fillOf(lv).kind != fillNone {
 				out.fill = e.startFill(ctx, name, !exists)
 			}
 			return err
@@ -210,7 +210,7 @@ func (e *Engine) existingVolume(ctx context.Context, c *lvm.Client, v *view, lv 
 	// The record is committed with the volume, the growth of a restore is a second step: a record that is
 	// larger than its LV is that of a volume which is not finished.
 	unfinished := lv
-	if wanted, ok := roundUp(parseRecord(lv.Tags).size(), v.group.extentBytes); ok && wanted > lv.SizeBytes {
+	if wanted, ok := roundUp(v.records.of(lv).size(), v.group.extentBytes); ok && wanted > lv.SizeBytes {
 		lv.SizeBytes = wanted
 	}
 	vol, ok := v.volume(lv)
@@ -276,7 +276,7 @@ func (e *Engine) withVolume(
 		if !ok {
 			return fmt.Errorf("%w: %s/%s is not a volume of this driver", ErrNotFound, v.group.Name(), lv.Name)
 		}
-		switch fill := fillOf(lv); {
+		switch fill := v.fillOf(lv); {
 		case fill.unborn():
 			return fmt.Errorf("%w: %s/%s has no content yet", ErrNotFound, v.group.Name(), lv.Name)
 		case fill.kind == fillGrow && m == changing:

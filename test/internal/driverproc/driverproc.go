@@ -184,6 +184,9 @@ func (d *Driver) running() bool {
 	}
 }
 
+// PID is the id of the process that was started last.
+func (d *Driver) PID() int { return d.cmd.Process.Pid }
+
 // Signal sends a signal.
 func (d *Driver) Signal(sig syscall.Signal) {
 	d.t.Helper()
