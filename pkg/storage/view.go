@@ -30,14 +30,20 @@ type records struct {
 	lvs []lvm.LV
 
 	mu     sync.Mutex
-	byTags map[*string]record // by an LV's first tag: an LV of the same name may have others since
+	byTags map[tagsKey]record
+}
+
+// tagsKey tells the tags of an LV from those that it, or another of its name, has later; none are changed in place.
+type tagsKey struct {
+	first *string
+	n     int
 }
 
 func (g *group) recordsOf(lvs []lvm.LV) *records {
 	if last := g.records.Load(); last != nil && len(lvs) == len(last.lvs) && len(lvs) > 0 && &lvs[0] == &last.lvs[0] {
 		return last
 	}
-	r := &records{lvs: lvs, byTags: map[*string]record{}}
+	r := &records{lvs: lvs, byTags: map[tagsKey]record{}}
 	g.records.Store(r)
 	return r
 }
@@ -46,12 +52,13 @@ func (r *records) of(lv lvm.LV) record {
 	if len(lv.Tags) == 0 {
 		return record{}
 	}
+	key := tagsKey{&lv.Tags[0], len(lv.Tags)}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	out, ok := r.byTags[&lv.Tags[0]]
+	out, ok := r.byTags[key]
 	if !ok {
 		out = parseRecord(lv.Tags)
-		r.byTags[&lv.Tags[0]] = out
+		r.byTags[key] = out
 	}
 	return out
 }
