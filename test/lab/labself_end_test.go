@@ -133,7 +133,8 @@ func TestTimeout(t *testing.T) {
 }
 
 func TestPanic(t *testing.T) {
-	run := newLab(t, "--", "sh", "-c", "echo before; echo c >/proc/sysrq-trigger; sleep 1000")
+	// The pause is for the machine's init, which passes on what the command says, on the same CPU.
+	run := newLab(t, "--", "sh", "-c", "echo before; sleep 0.5; echo c >/proc/sysrq-trigger; sleep 1000")
 	run.wantExit(t, exitBroken)
 	if !strings.Contains(run.stderr.String(), "Kernel panic - not syncing") || run.stdout.String() != "before\n" {
 		t.Errorf("stdout %q, stderr %q", run.stdout.String(), run.stderr.String())

@@ -23,10 +23,12 @@ const (
 
 // The contract on the fake.
 func TestContractOnFake(t *testing.T) {
-	backendtest.Run(t, func(t *testing.T) *backendtest.Fixture {
+	fixture := func(t *testing.T) *backendtest.Fixture {
 		fixture, _ := newFakeFixture(t)
 		return fixture
-	})
+	}
+	backendtest.Run(t, fixture)
+	backendtest.RunPool(t, fixture)
 }
 
 func newFakeFixture(t *testing.T) (*backendtest.Fixture, *lvmtest.LVM) {

@@ -27,7 +27,9 @@ func TestContractOnLVM(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	backendtest.Run(t, func(t *testing.T) *backendtest.Fixture { return newRealFixture(t, vg, env) })
+	fixture := func(t *testing.T) *backendtest.Fixture { return newRealFixture(t, vg, env) }
+	backendtest.Run(t, fixture)
+	backendtest.RunPool(t, fixture)
 }
 
 // newRealFixture uses one group for all tests, which costs less than making one each, and empties it after each.
