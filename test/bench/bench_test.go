@@ -36,7 +36,7 @@ type load struct{ callers, fewestRounds int }
 var (
 	full = plan{
 		sizes: []int{20, 100, 500, 1000}, loads: []load{{1, 5}, {8, 1}, {32, 1}},
-		patience: 2 * time.Second, mostRounds: 10, starts: 3, cuts: 5,
+		patience: time.Second, mostRounds: 8, starts: 3, cuts: 5,
 	}
 	short = plan{
 		sizes: []int{20, 100}, loads: []load{{1, 2}, {8, 1}},
