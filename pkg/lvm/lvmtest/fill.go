@@ -96,10 +96,8 @@ func (l *LVM) fill(ctx context.Context, path string, o blockcopy.Options, conten
 // device finds an active volume by its path, /dev/GROUP/LV.
 func (l *LVM) device(path string) (*volume, error) {
 	groupName, lv, _ := strings.Cut(strings.TrimPrefix(path, "/dev/"), "/")
-	if g := l.groups[groupName]; g != nil {
-		if v := g.volumes[lv]; v != nil && v.active {
-			return v, nil
-		}
+	if _, v := l.lookup(groupName, lv); v != nil && v.active {
+		return v, nil
 	}
 	return &volume{}, fmt.Errorf("open %s: %w", path, unix.ENOENT)
 }

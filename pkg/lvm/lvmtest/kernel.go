@@ -14,11 +14,7 @@ func (l *LVM) PoolStatus(ctx context.Context, group, name string) (dm.PoolStatus
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	g := l.groups[group]
-	var v *volume
-	if g != nil {
-		v = g.volumes[name]
-	}
+	g, v := l.lookup(group, name)
 	if v == nil || v.pool == nil || !g.poolActive(v) {
 		return dm.PoolStatus{}, fmt.Errorf("%w: thin pool %s/%s is not active", dm.ErrNoDevice, group, name)
 	}
@@ -69,11 +65,7 @@ func (l *LVM) SnapshotStatus(ctx context.Context, group, name string) (dm.Snapsh
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	g := l.groups[group]
-	var v *volume
-	if g != nil {
-		v = g.volumes[name]
-	}
+	_, v := l.lookup(group, name)
 	if v == nil || v.cow == nil || !v.active {
 		return dm.SnapshotStatus{}, fmt.Errorf("%w: %s/%s is not an active COW snapshot", dm.ErrNoDevice, group, name)
 	}
@@ -90,11 +82,7 @@ func (l *LVM) Info(ctx context.Context, group, name string) (dm.Info, error) {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	g := l.groups[group]
-	var v *volume
-	if g != nil {
-		v = g.volumes[name]
-	}
+	_, v := l.lookup(group, name)
 	if v == nil || !v.active {
 		return dm.Info{}, fmt.Errorf("%w: %s", dm.ErrNoDevice, dm.DeviceName(group, name))
 	}

@@ -164,6 +164,15 @@ func (l *LVM) group(name string) *group {
 	return g
 }
 
+// lookup finds a volume, or nil.
+func (l *LVM) lookup(group, name string) (*group, *volume) {
+	g := l.groups[group]
+	if g == nil {
+		return nil, nil
+	}
+	return g, g.volumes[name]
+}
+
 func (l *LVM) volume(group, name string) (*group, *volume) {
 	g := l.group(group)
 	v := g.volumes[name]

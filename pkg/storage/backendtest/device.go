@@ -2,13 +2,35 @@ package backendtest
 
 import (
 	"bytes"
+	"context"
 	"os"
 	"testing"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/lvmsnap/lvmsnap/pkg/hostexec"
+	"github.com/lvmsnap/lvmsnap/pkg/lvm"
 	"github.com/lvmsnap/lvmsnap/pkg/storage"
 )
+
+// OpenGroup opens a real volume group as in production, through LVM's shell and with its metadata read from the disks, until the
+// end of the test.
+func OpenGroup(t *testing.T, name string, env []string) *lvm.Group {
+	t.Helper()
+	shell := lvm.NewShell(hostexec.Host{}, env)
+	t.Cleanup(func() {
+		if err := shell.Close(context.Background()); err != nil {
+			t.Error(err)
+		}
+	})
+	reader := &lvm.DiskReader{}
+	t.Cleanup(func() { _ = reader.Close() })
+	group, err := lvm.NewGroup(name, lvm.GroupOptions{Executor: shell, Reader: reader})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return group
+}
 
 const textBytes = 4096
 

@@ -4,7 +4,6 @@ package thick_test
 
 import (
 	"bytes"
-	"context"
 	"errors"
 	"os"
 	"path/filepath"
@@ -47,21 +46,10 @@ func TestContractOnLVM(t *testing.T) {
 }
 
 func openEngine(t *testing.T, vg string, kernel dm.Kernel, env []string) *storage.Engine {
-	shell := lvm.NewShell(hostexec.Host{}, env)
-	t.Cleanup(func() {
-		if err := shell.Close(context.Background()); err != nil {
-			t.Error(err)
-		}
-	})
-	reader := &lvm.DiskReader{}
-	t.Cleanup(func() { _ = reader.Close() })
-	group, err := lvm.NewGroup(vg, lvm.GroupOptions{Executor: shell, Reader: reader})
-	if err != nil {
-		t.Fatal(err)
-	}
 	e, err := storage.New(t.Context(), storage.Options{
-		Driver: backendtest.Driver, NodeID: backendtest.NodeID, Groups: []*lvm.Group{group}, Kernel: kernel,
-		Fill: storage.FillOptions{Wait: time.Minute},
+		Driver: backendtest.Driver, NodeID: backendtest.NodeID, Kernel: kernel,
+		Groups: []*lvm.Group{backendtest.OpenGroup(t, vg, env)},
+		Fill:   storage.FillOptions{Wait: time.Minute},
 		Backends: map[storage.Type]storage.Backend{
 			storage.TypeThin:  thin.New(thin.Options{Kernel: kernel}),
 			storage.TypeThick: thick.New(kernel),

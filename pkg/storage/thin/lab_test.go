@@ -4,7 +4,6 @@ package thin_test
 
 import (
 	"bytes"
-	"context"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -49,20 +48,9 @@ func newRealFixture(t *testing.T, vg *labtest.Group, env []string) *backendtest.
 }
 
 func openEngine(t *testing.T, vg string, kernel dm.Kernel, env []string) *storage.Engine {
-	shell := lvm.NewShell(hostexec.Host{}, env)
-	t.Cleanup(func() {
-		if err := shell.Close(context.Background()); err != nil {
-			t.Error(err)
-		}
-	})
-	reader := &lvm.DiskReader{}
-	t.Cleanup(func() { _ = reader.Close() })
-	group, err := lvm.NewGroup(vg, lvm.GroupOptions{Executor: shell, Reader: reader})
-	if err != nil {
-		t.Fatal(err)
-	}
 	e, err := storage.New(t.Context(), storage.Options{
-		Driver: backendtest.Driver, NodeID: backendtest.NodeID, Groups: []*lvm.Group{group}, Kernel: kernel,
+		Driver: backendtest.Driver, NodeID: backendtest.NodeID, Kernel: kernel,
+		Groups: []*lvm.Group{backendtest.OpenGroup(t, vg, env)},
 		Backends: map[storage.Type]storage.Backend{
 			storage.TypeThin: thin.New(thin.Options{Kernel: kernel, DataReservePercent: 5, MetadataReservePercent: 10}),
 		},
