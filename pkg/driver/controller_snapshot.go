@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -66,16 +65,15 @@ func (s *controller) ListSnapshots(ctx context.Context, req *csi.ListSnapshotsRe
 	if err := checkPageRequest(listSnapshots, req); err != nil {
 		return nil, err
 	}
-	found, err := s.findSnapshots(ctx, req.GetSnapshotId(), req.GetSourceVolumeId())
+	found, next, err := s.findSnapshots(ctx, req)
 	if err != nil {
 		return nil, err
 	}
-	entries, next, err := page(found, func(snap storage.Snapshot) string { return snap.ID }, listSnapshots, req)
-	if err != nil {
-		return nil, err
-	}
-	rsp := &csi.ListSnapshotsResponse{NextToken: next, Entries: make([]*csi.ListSnapshotsResponse_Entry, 0, len(entries))}
-	for _, snap := range entries {
+	rsp := &csi.ListSnapshotsResponse{NextToken: next, Entries: make([]*csi.ListSnapshotsResponse_Entry, 0, len(found))}
+	for _, snap := range found {
+		if snap.CreatedAt.IsZero() {
+			continue // not cut yet: "SHALL NOT list" (spec, ListSnapshots)
+		}
 		message, err := s.csiSnapshot(snap)
 		if err != nil {
 			return nil, err
@@ -85,31 +83,43 @@ func (s *controller) ListSnapshots(ctx context.Context, req *csi.ListSnapshotsRe
 	return rsp, nil
 }
 
-// findSnapshots applies the filters, of which empty ones let everything through. An id that does not exist,
-// here or at all, is an empty list. Snapshots that are not cut yet are not listed (spec, ListSnapshots: "SHALL
-// NOT list a snapshot that is being created but has not been cut").
-func (s *controller) findSnapshots(ctx context.Context, id, sourceID string) ([]storage.Snapshot, error) {
-	found, err := s.candidates(ctx, id)
-	return slices.DeleteFunc(found, func(snapshot storage.Snapshot) bool {
-		return snapshot.CreatedAt.IsZero() || sourceID != "" && snapshot.SourceID != sourceID
-	}), err
+// findSnapshots returns one page of what the filters let through, of which empty ones let everything through. An id that
+// does not exist, here or at all, is an empty list.
+func (s *controller) findSnapshots(ctx context.Context, req *csi.ListSnapshotsRequest) (found []storage.Snapshot, next string, err error) {
+	after, err := parseToken(listSnapshots, req.GetStartingToken())
+	if err != nil {
+		return nil, "", err
+	}
+	if req.GetSnapshotId() != "" {
+		found, err = s.findSnapshot(ctx, req)
+	} else {
+		q := storage.SnapshotQuery{SourceID: req.GetSourceVolumeId(), AfterID: after}
+		if req.GetMaxEntries() > 0 {
+			q.Limit = int(req.GetMaxEntries()) + 1 // one more tells whether there is another page
+		}
+		found, err = s.snapshots.Snapshots(ctx, q)
+	}
+	if err != nil {
+		return nil, "", err
+	}
+	return page(found, snapshotID, listSnapshots, req)
 }
 
-// candidates are all snapshots, or the one with that id: a lookup instead of a list, because pre-provisioned contents
-// are resolved this way, again and again.
-func (s *controller) candidates(ctx context.Context, id string) ([]storage.Snapshot, error) {
-	if id == "" {
-		return s.snapshots.Snapshots(ctx)
-	}
-	snapshot, err := s.snapshots.Snapshot(ctx, id)
+// findSnapshot is a lookup instead of a list, because pre-provisioned contents are resolved this way, again and again.
+func (s *controller) findSnapshot(ctx context.Context, req *csi.ListSnapshotsRequest) ([]storage.Snapshot, error) {
+	snapshot, err := s.snapshots.Snapshot(ctx, req.GetSnapshotId())
 	switch {
 	case errors.Is(err, storage.ErrNotFound), errors.Is(err, storage.ErrOtherNode):
 		return nil, nil
 	case err != nil:
 		return nil, err
+	case req.GetSourceVolumeId() != "" && snapshot.SourceID != req.GetSourceVolumeId():
+		return nil, nil
 	}
 	return []storage.Snapshot{snapshot}, nil
 }
+
+func snapshotID(s storage.Snapshot) string { return s.ID }
 
 // csiSnapshot is a snapshot as CSI sees it, the same in every answer. A snapshot without a creation time is not
 // cut, and must not be shown: csi-snapshotter would record 1970 for it.

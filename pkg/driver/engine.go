@@ -29,7 +29,7 @@ type snapshots interface {
 	CreateSnapshot(ctx context.Context, spec storage.SnapshotSpec) (storage.Snapshot, error)
 	DeleteSnapshot(ctx context.Context, id string) error
 	Snapshot(ctx context.Context, id string) (storage.Snapshot, error)
-	Snapshots(ctx context.Context) ([]storage.Snapshot, error)
+	Snapshots(ctx context.Context, q storage.SnapshotQuery) ([]storage.Snapshot, error)
 }
 
 // readiness is the engine as the identity service sees it.

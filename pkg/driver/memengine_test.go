@@ -263,12 +263,19 @@ func (e *memEngine) Snapshot(_ context.Context, id string) (storage.Snapshot, er
 	return s, nil
 }
 
-func (e *memEngine) Snapshots(context.Context) ([]storage.Snapshot, error) {
+func (e *memEngine) Snapshots(_ context.Context, q storage.SnapshotQuery) ([]storage.Snapshot, error) {
 	if err := e.enter("Snapshots"); err != nil {
 		return nil, err
 	}
 	defer e.mu.Unlock()
-	return slices.SortedFunc(maps.Values(e.snapshots), func(a, b storage.Snapshot) int { return cmp.Compare(a.ID, b.ID) }), nil
+	list := slices.SortedFunc(maps.Values(e.snapshots), func(a, b storage.Snapshot) int { return cmp.Compare(a.ID, b.ID) })
+	list = slices.DeleteFunc(list, func(s storage.Snapshot) bool {
+		return s.ID <= q.AfterID || q.SourceID != "" && s.SourceID != q.SourceID
+	})
+	if q.Limit > 0 {
+		list = list[:min(q.Limit, len(list))]
+	}
+	return list, nil
 }
 
 func (e *memEngine) Capacity(_ context.Context, class storage.Class) (storage.Capacity, error) {

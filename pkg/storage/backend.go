@@ -23,8 +23,9 @@ type Backend interface {
 	CreateSnapshot(ctx context.Context, c *lvm.Client, s NewSnapshot) error
 	// Extend grows a volume, online where the backend can.
 	Extend(ctx context.Context, c *lvm.Client, lv lvm.LV, sizeBytes int64) error
-	// States says of each of its LVs, by name, whether it is really there.
-	States(ctx context.Context, group string, lvs []lvm.LV) (map[string]State, error)
+	// States looks at what the group's LVs depend on, and returns what says of each whether it is really there;
+	// StateUnknown of one that is not this backend's.
+	States(ctx context.Context, group string, lvs []lvm.LV) (func(lvm.LV) State, error)
 	// Pools reports the state of the pools among the group's LVs.
 	Pools(ctx context.Context, group string, lvs []lvm.LV) ([]Pool, error)
 	// Capacity says how much room a placed class has.

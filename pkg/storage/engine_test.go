@@ -54,7 +54,7 @@ func TestPhantomSnapshot(t *testing.T) {
 			if _, err := h.cut(t.Context(), "s", v); !errors.Is(err, storage.ErrPending) {
 				t.Fatalf("interrupted: %v, want ErrPending", err)
 			}
-			list, err := h.Snapshots(t.Context())
+			list, err := h.Snapshots(t.Context(), storage.SnapshotQuery{})
 			must(t, err)
 			for _, s := range list {
 				if s.Ready {

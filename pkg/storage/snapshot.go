@@ -4,7 +4,9 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"sort"
 	"strconv"
+	"strings"
 
 	"github.com/lvmsnap/lvmsnap/pkg/lvm"
 )
@@ -95,8 +97,8 @@ func (e *Engine) createSnapshot(ctx context.Context, c *lvm.Client, v *view, nam
 	if origin.Pool == "" {
 		cut.Attr, cut.OriginBytes = "sri------k", origin.SizeBytes
 	}
-	v.state[name] = StateCommitted
 	s, _ := v.snapshot(cut)
+	s.Ready = true
 	return s, nil
 }
 
@@ -156,13 +158,13 @@ func (e *Engine) Snapshot(ctx context.Context, id string) (Snapshot, error) {
 	})
 }
 
-// Snapshots lists all snapshots, ordered by ID.
-func (e *Engine) Snapshots(ctx context.Context) ([]Snapshot, error) {
+// Snapshots lists the snapshots that a query asks for, ordered by ID.
+func (e *Engine) Snapshots(ctx context.Context, q SnapshotQuery) ([]Snapshot, error) {
 	return read(ctx, func() ([]Snapshot, error) {
 		var out []Snapshot
 		for _, g := range e.groups {
 			err := e.inTurn(ctx, g, looking, "Snapshots", func(_ context.Context, _ *lvm.Client, v *view) error {
-				out = append(out, v.snapshots()...)
+				out = append(out, v.snapshots(q)...)
 				return nil
 			})
 			if err != nil {
@@ -170,6 +172,37 @@ func (e *Engine) Snapshots(ctx context.Context) ([]Snapshot, error) {
 			}
 		}
 		slices.SortFunc(out, byID(func(s Snapshot) string { return s.ID }))
-		return out, nil
+		return q.cut(out), nil
 	})
+}
+
+// cut shortens an ordered list to what the query wants of it.
+func (q SnapshotQuery) cut(list []Snapshot) []Snapshot {
+	if q.Limit > 0 && len(list) > q.Limit {
+		return list[:q.Limit]
+	}
+	return list
+}
+
+// snapshots are those of one group, ordered by ID. Only what is asked for is worked out: a page of a long list costs
+// no more than one of a short list.
+func (v *view) snapshots(q SnapshotQuery) []Snapshot {
+	var candidates []*lvm.LV
+	for i := range v.lvs {
+		if lv := &v.lvs[i]; strings.HasPrefix(lv.Name, snapshotPrefix) {
+			candidates = append(candidates, lv)
+		}
+	}
+	slices.SortFunc(candidates, func(a, b *lvm.LV) int { return strings.Compare(a.Name, b.Name) })
+	first := sort.Search(len(candidates), func(i int) bool { return v.e.handle(candidates[i].Name) > q.AfterID })
+	var out []Snapshot
+	for _, lv := range candidates[first:] {
+		if q.Limit > 0 && len(out) == q.Limit {
+			break
+		}
+		if s, ok := v.snapshot(*lv); ok && (q.SourceID == "" || s.SourceID == q.SourceID) {
+			out = append(out, s)
+		}
+	}
+	return out
 }

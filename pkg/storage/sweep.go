@@ -59,7 +59,7 @@ func (v *view) suspended(ctx context.Context, lv lvm.LV) (bool, error) {
 // leftover says why an LV is one; empty when it is not.
 func (v *view) leftover(lv lvm.LV) string {
 	switch {
-	case v.state[lv.Name] == StatePhantom && v.ours(lv):
+	case v.state(lv) == StatePhantom && v.ours(lv):
 		return "it was interrupted before it was made"
 	case v.aside(lv) && len(v.cowSnapshots(lv)) == 0:
 		return "a deleted volume whose last snapshot is gone"
@@ -202,7 +202,7 @@ func (v *view) deactivateIfIdle(ctx context.Context, c *lvm.Client, lv lvm.LV) e
 // deactivate writes down first what nobody can tell afterwards.
 func (v *view) deactivate(ctx context.Context, c *lvm.Client, lv lvm.LV) error {
 	for _, s := range v.cowSnapshots(lv) {
-		if v.state[s.Name] != StateInvalid {
+		if v.state(s) != StateInvalid {
 			continue
 		}
 		if err := v.recordLost(ctx, c, s); err != nil {

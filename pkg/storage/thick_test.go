@@ -253,7 +253,7 @@ func TestHalfMadeCOWSnapshot(t *testing.T) {
 			if active {
 				h.SetSuspended(group, lvName(t, v.ID), true)
 			}
-			list, err := h.Snapshots(t.Context())
+			list, err := h.Snapshots(t.Context(), storage.SnapshotQuery{})
 			must(t, err)
 			if len(list) != 1 || list[0].Ready {
 				t.Errorf("listed: %+v", list)

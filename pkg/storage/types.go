@@ -149,6 +149,13 @@ type Snapshot struct {
 	Conditions []Condition
 }
 
+// SnapshotQuery says which snapshots to list; the zero value asks for all.
+type SnapshotQuery struct {
+	SourceID string // of this volume only
+	AfterID  string // those with a greater ID
+	Limit    int    // at most so many
+}
+
 // Severity of a condition, in CSI's words (VolumeHealthErrorType).
 type Severity string
 

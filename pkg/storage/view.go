@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"path"
 	"slices"
 	"strings"
@@ -21,7 +20,7 @@ type view struct {
 	metadata lvm.Metadata
 	lvs      []lvm.LV // shared with other views: not to be changed in place
 	records  *records
-	state    map[string]State
+	states   []func(lvm.LV) State // of each backend
 }
 
 // records are what the tags of a group's LVs say, each read when somebody asks for it, once for each commit of the
@@ -69,20 +68,28 @@ func (e *Engine) look(ctx context.Context, g *group, read func(context.Context) 
 	if err != nil {
 		return nil, classify(err)
 	}
-	v := &view{e: e, group: g, metadata: m, lvs: m.LVs, records: g.recordsOf(m.LVs), state: make(map[string]State, len(m.LVs))}
+	v := &view{e: e, group: g, metadata: m, lvs: m.LVs, records: g.recordsOf(m.LVs)}
 	for _, b := range e.backends {
 		states, err := b.States(ctx, g.Name(), m.LVs)
 		if err != nil {
 			return nil, classify(err)
 		}
-		maps.Copy(v.state, states)
-	}
-	for _, lv := range m.LVs {
-		if v.halfMade(lv) {
-			v.state[lv.Name] = StatePhantom
-		}
+		v.states = append(v.states, states)
 	}
 	return v, nil
+}
+
+// state says whether an LV is really there.
+func (v *view) state(lv lvm.LV) State {
+	if v.halfMade(lv) {
+		return StatePhantom
+	}
+	for _, of := range v.states {
+		if s := of(lv); s != StateUnknown {
+			return s
+		}
+	}
+	return StateUnknown
 }
 
 // metadataReservePercent of a group's metadata area are kept for what frees space: LVM's way to remove a thin
@@ -183,10 +190,11 @@ func (v *view) snapshot(lv lvm.LV) (Snapshot, bool) {
 		Access:     AccessType(r[tagAccess]),
 		Conditions: lvConditions(v.group.Name(), lv),
 	}
-	if len(s.Conditions) == 0 && (v.state[lv.Name] == StateInvalid || r[tagInvalid] != "") {
+	state := v.state(lv)
+	if len(s.Conditions) == 0 && (state == StateInvalid || r[tagInvalid] != "") {
 		s.Conditions = []Condition{snapshotLost(v.group.Name(), lv)}
 	}
-	s.Ready = v.state[lv.Name] == StateCommitted && len(s.Conditions) == 0
+	s.Ready = state == StateCommitted && len(s.Conditions) == 0
 	s.Object.Namespace, s.Object.Name = r.object()
 	s.Object.ContentName = r[tagContent]
 	return s, true
@@ -272,17 +280,6 @@ func (v *view) volumes() []Volume {
 	for _, lv := range v.lvs {
 		if vol, ok := v.volume(lv); ok && !v.fillOf(lv).unborn() {
 			out = append(out, vol)
-		}
-	}
-	return out
-}
-
-// snapshots lists this driver's snapshots.
-func (v *view) snapshots() []Snapshot {
-	out := make([]Snapshot, 0, len(v.lvs))
-	for _, lv := range v.lvs {
-		if s, ok := v.snapshot(lv); ok {
-			out = append(out, s)
 		}
 	}
 	return out

@@ -221,7 +221,7 @@ func (e *Engine) existingVolume(ctx context.Context, c *lvm.Client, v *view, lv 
 	if diff := difference(vol, spec); diff != "" {
 		return Volume{}, fmt.Errorf("%w: volume %q: %s", ErrConflict, spec.Name, diff)
 	}
-	if v.state[lv.Name] != StateCommitted {
+	if v.state(lv) != StateCommitted {
 		return Volume{}, v.notKnown(lv)
 	}
 	if lv.SizeBytes == unfinished.SizeBytes {

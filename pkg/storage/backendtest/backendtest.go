@@ -220,7 +220,7 @@ func (e *env) volumeIDs(t *testing.T) []string {
 
 func (e *env) snapshotIDs(t *testing.T) []string {
 	t.Helper()
-	list, err := e.Engine.Snapshots(e.ctx)
+	list, err := e.Engine.Snapshots(e.ctx, storage.SnapshotQuery{})
 	e.must(t, err)
 	ids := make([]string, len(list))
 	for i, s := range list {

@@ -285,7 +285,7 @@ func testConcurrentSnapshots(t *testing.T, e *env) {
 	}
 	wg.Wait()
 	e.must(t, errors.Join(errs...))
-	list, err := e.Engine.Snapshots(e.ctx)
+	list, err := e.Engine.Snapshots(e.ctx, storage.SnapshotQuery{})
 	e.must(t, err)
 	if len(list) != callers {
 		t.Fatalf("%d snapshots, want %d", len(list), callers)

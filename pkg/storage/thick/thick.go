@@ -84,26 +84,31 @@ func (b *Backend) Extend(ctx context.Context, c *lvm.Client, lv lvm.LV, sizeByte
 
 // States implements storage.Backend. What LVM has committed is there; only a COW snapshot can be lost, and only
 // while it is active does anybody know.
-func (b *Backend) States(ctx context.Context, group string, lvs []lvm.LV) (map[string]storage.State, error) {
-	out := map[string]storage.State{}
+func (b *Backend) States(ctx context.Context, group string, lvs []lvm.LV) (func(lvm.LV) storage.State, error) {
+	lost := map[string]bool{}
 	for _, lv := range lvs {
+		if lv.Attr.Type() != lvm.TypeSnapshot {
+			continue
+		}
+		st, err := b.kernel.SnapshotStatus(ctx, group, lv.Name)
+		if err != nil && !errors.Is(err, dm.ErrNoDevice) {
+			return nil, err
+		}
+		lost[lv.Name] = err == nil && !st.Valid()
+	}
+	return func(lv lvm.LV) storage.State {
 		switch lv.Attr.Type() {
 		case lvm.TypeLinear, lvm.TypeOrigin, lvm.TypeRaid, lvm.TypeRaidNoSync:
-			out[lv.Name] = storage.StateCommitted
+			return storage.StateCommitted
 		case lvm.TypeSnapshot:
-			st, err := b.kernel.SnapshotStatus(ctx, group, lv.Name)
-			switch {
-			case errors.Is(err, dm.ErrNoDevice), err == nil && st.Valid():
-				out[lv.Name] = storage.StateCommitted
-			case err != nil:
-				return nil, err
-			default:
-				out[lv.Name] = storage.StateInvalid
+			if lost[lv.Name] {
+				return storage.StateInvalid
 			}
+			return storage.StateCommitted
 		default:
+			return storage.StateUnknown
 		}
-	}
-	return out, nil
+	}, nil
 }
 
 // Pools implements storage.Backend: there are none.

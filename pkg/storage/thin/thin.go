@@ -181,7 +181,7 @@ func (b *Backend) confirm(ctx context.Context, c *lvm.Client, pool, lv string, b
 // pool's is higher once it has the volume. A phantom is only what an interrupted creation leaves: LVM is exactly
 // one transaction ahead of the kernel, and the volume is of that one. When they disagree in any other way (a
 // repaired pool, a restored group) nothing is known, and nothing may be removed.
-func (b *Backend) States(ctx context.Context, group string, lvs []lvm.LV) (map[string]storage.State, error) {
+func (b *Backend) States(ctx context.Context, group string, lvs []lvm.LV) (func(lvm.LV) storage.State, error) {
 	type transactions struct{ lvm, kernel uint64 }
 	known := map[string]transactions{}
 	for _, pool := range pools(lvs) {
@@ -194,16 +194,15 @@ func (b *Backend) States(ctx context.Context, group string, lvs []lvm.LV) (map[s
 		}
 		known[pool.Name] = transactions{pool.TransactionID, st.TransactionID}
 	}
-	out := map[string]storage.State{}
-	for _, lv := range lvs {
+	return func(lv lvm.LV) storage.State {
 		pool, ok := known[lv.Pool]
 		switch {
 		case lv.Pool == "" || !ok:
 		case lv.TransactionID < pool.kernel:
-			out[lv.Name] = storage.StateCommitted
+			return storage.StateCommitted
 		case lv.TransactionID == pool.kernel && pool.lvm == pool.kernel+1:
-			out[lv.Name] = storage.StatePhantom
+			return storage.StatePhantom
 		}
-	}
-	return out, nil
+		return storage.StateUnknown
+	}, nil
 }
