@@ -44,6 +44,9 @@ func umlInit(j *job) error {
 		return err
 	}
 	defer private.Close()
+	if err := os.WriteFile(j.path(startedFile), nil, 0o600); err != nil {
+		return err
+	}
 	out, err := openOutput(j)
 	if err != nil {
 		return err

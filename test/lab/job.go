@@ -44,6 +44,7 @@ const (
 	jobFile     = "job.json"
 	stdoutFile  = "stdout"
 	stderrFile  = "stderr"
+	startedFile = "started" // the machine's init runs
 	exitFile    = "exit"
 	machineFile = "machine.pid"
 )

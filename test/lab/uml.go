@@ -50,10 +50,10 @@ func (m *umlMachine) start() error {
 	if m.job.Verbose {
 		m.console.echo = os.Stderr
 	}
+	m.done = make(chan struct{})
 	if err := onOneCPU(func() error { return m.startKernel(kernel) }); err != nil {
 		return err
 	}
-	m.done = make(chan struct{})
 	m.follow(stdoutFile, os.Stdout)
 	m.follow(stderrFile, os.Stderr)
 	go m.endAfterExit()
@@ -72,7 +72,11 @@ func (m *umlMachine) startKernel(kernel string) error {
 		}
 	}
 	m.cmd = m.hostCommand(kernel, argv)
-	return m.cmd.Start()
+	if err := m.cmd.Start(); err != nil {
+		return err
+	}
+	go keepTimer(m.cmd.Process.Pid, m.job.path(startedFile), m.done)
+	return nil
 }
 
 func (m *umlMachine) hostCommand(path string, argv []string) *exec.Cmd {

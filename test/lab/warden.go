@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"os"
+	"path/filepath"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -25,6 +26,9 @@ func wardenMain(args []string) int {
 		complain(err)
 		return exitBroken
 	}
+	done := make(chan struct{})
+	defer close(done)
+	go keepTimer(pid, filepath.Join(args[1], startedFile), done)
 	if _, err := reap(pid); err != nil {
 		complain(err)
 	}
