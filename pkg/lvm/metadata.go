@@ -23,8 +23,11 @@ type Metadata struct {
 }
 
 // ParseMetadata reads the text that LVM keeps in a metadata area, or writes by vgcfgbackup(8).
-func ParseMetadata(text []byte) (Metadata, error) {
-	root, err := parseText(text)
+func ParseMetadata(text []byte) (Metadata, error) { return new(metadataParser).parse(text) }
+
+func (p *metadataParser) parse(text []byte) (Metadata, error) {
+	rest, volumes := splitVolumes(text)
+	root, err := parseText(string(rest))
 	if err != nil {
 		return Metadata{}, err
 	}
@@ -32,12 +35,12 @@ func ParseMetadata(text []byte) (Metadata, error) {
 		return Metadata{}, errors.New("LVM metadata of an unknown kind")
 	}
 	for name, vg := range root.children() {
-		return parseGroup(name, vg)
+		return p.group(name, vg, volumes)
 	}
 	return Metadata{}, errors.New("LVM metadata without a volume group")
 }
 
-func parseGroup(name string, vg section) (Metadata, error) {
+func (p *metadataParser) group(name string, vg section, texts []volumeText) (Metadata, error) {
 	m := Metadata{Group: name, Sequence: uint64(max(vg.int("seqno"), 0)), ExtentBytes: vg.int("extent_size") * sectorBytes}
 	if m.Sequence == 0 || m.ExtentBytes <= 0 {
 		return Metadata{}, fmt.Errorf("LVM metadata of %s: seqno %d, extent_size %d", name, m.Sequence, vg.int("extent_size"))
@@ -46,26 +49,34 @@ func parseGroup(name string, vg section) (Metadata, error) {
 		m.PVs = append(m.PVs, pv.text("id"))
 	}
 	slices.Sort(m.PVs)
-	if err := m.countExtents(vg); err != nil {
+	if p.extentBytes != m.ExtentBytes {
+		*p = metadataParser{extentBytes: m.ExtentBytes}
+	}
+	volumes, err := p.sections(texts)
+	if err != nil {
 		return Metadata{}, err
 	}
-	volumes := vg.child("logical_volumes")
+	if err := m.countExtents(vg.child("physical_volumes"), volumes); err != nil {
+		return Metadata{}, err
+	}
 	cow := cowSnapshots(volumes)
-	for name, lv := range volumes.children() {
-		// A volume of type snapshot only ties a COW to its origin; lvs shows the COW itself, which is not VISIBLE.
-		_, isCOW := cow.snapshots[name]
-		visible := isCOW || slices.Contains(lv.texts("status"), "VISIBLE") && lv.segment(1).text("type") != "snapshot"
-		if !visible {
-			continue
-		}
-		parsed, err := parseVolume(name, lv, m.ExtentBytes, cow)
+	m.LVs = make([]LV, 0, len(volumes))
+	for name, s := range volumes.children() {
+		v, err := p.volume(name, s, m.ExtentBytes, cow)
 		if err != nil {
 			return Metadata{}, fmt.Errorf("LVM metadata of %s/%s: %w", m.Group, name, err)
 		}
-		m.LVs = append(m.LVs, parsed)
+		if v.visible {
+			m.LVs = append(m.LVs, v.lv)
+		}
 	}
 	slices.SortFunc(m.LVs, func(a, b LV) int { return strings.Compare(a.Name, b.Name) })
 	return m, nil
+}
+
+// isVisible: a volume of type snapshot only ties a COW to its origin; lvs shows the COW itself, which is not VISIBLE.
+func isVisible(s, tie section) bool {
+	return tie != nil || slices.Contains(s.texts("status"), "VISIBLE") && s.segment(1).text("type") != "snapshot"
 }
 
 // cows are the group's COW snapshots, and the LVs that have some.

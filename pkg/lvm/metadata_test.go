@@ -133,12 +133,12 @@ func TestReadRing(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		got, err := a.readText(loc)
+		got, err := a.readText(loc, new([]byte))
 		if err != nil || string(got) != string(text) {
 			t.Errorf("%s: %d of %d bytes, %v", name, len(got), len(text), err)
 		}
 		loc.checksum++
-		if _, err := a.readText(loc); !errors.Is(err, errChecksum) {
+		if _, err := a.readText(loc, new([]byte)); !errors.Is(err, errChecksum) {
 			t.Errorf("%s, with another checksum: %v", name, err)
 		}
 	}

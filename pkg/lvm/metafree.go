@@ -4,9 +4,9 @@ import "fmt"
 
 // countExtents fills in how many bytes the physical volumes have and how many of them no LV uses, as vgs does
 // (vg_size, vg_free): hidden LVs count, and so do physical volumes that are missing or not allocatable.
-func (m *Metadata) countExtents(vg section) error {
+func (m *Metadata) countExtents(pvs, volumes section) error {
 	free := map[string]int64{} // extents, by the name that segments use
-	for name, pv := range vg.child("physical_volumes").children() {
+	for name, pv := range pvs.children() {
 		n := pv.int("pe_count")
 		if n < 0 || n > maxExtents {
 			return fmt.Errorf("LVM metadata of %s: %s has %d extents", m.Group, name, n)
@@ -14,7 +14,7 @@ func (m *Metadata) countExtents(vg section) error {
 		free[name] = n
 		m.SizeBytes += n * m.ExtentBytes
 	}
-	for name, lv := range vg.child("logical_volumes").children() {
+	for name, lv := range volumes.children() {
 		for i := range lv.int("segment_count") {
 			seg := lv.segment(i + 1)
 			if seg == nil {

@@ -38,6 +38,8 @@ type DiskReader struct {
 	areas   []metadataArea
 	headers []byte // of all areas, when last was read
 	last    Metadata
+	parser  metadataParser
+	buffer  []byte // for the next text
 	retryAt time.Time
 }
 
@@ -87,7 +89,7 @@ func (r *DiskReader) forget() error {
 	for _, a := range r.areas {
 		errs = append(errs, a.file.Close())
 	}
-	r.areas, r.headers, r.last = nil, nil, Metadata{}
+	r.areas, r.headers, r.last, r.parser, r.buffer = nil, nil, Metadata{}, metadataParser{}, nil
 	return errors.Join(errs...)
 }
 
@@ -177,11 +179,11 @@ func (r *DiskReader) newest(headers []byte) (Metadata, error) {
 		if slices.Contains(texts, loc.checksum) {
 			continue
 		}
-		text, err := a.readText(loc)
+		text, err := a.readText(loc, &r.buffer)
 		if err != nil {
 			return Metadata{}, fmt.Errorf("%s: %w", a.file.Name(), err)
 		}
-		m, err := ParseMetadata(text)
+		m, err := r.parser.parse(text)
 		if err != nil {
 			return Metadata{}, fmt.Errorf("%s: %w", a.file.Name(), err)
 		}
@@ -246,7 +248,7 @@ func findAreas(path string) (areas []metadataArea, err error) {
 	if err != nil {
 		return nil, err
 	}
-	head, err := readDirect(file, 0, labelSectors*sectorBytes)
+	head, err := readDirect(file, 0, labelSectors*sectorBytes, new([]byte))
 	if err == nil {
 		areas, err = parseLabel(head)
 	}
@@ -323,14 +325,14 @@ func parseHeader(h []byte, areaSize int64) (location, error) {
 	}, nil
 }
 
-// readText reads the committed text, which may go round the end of the ring.
-func (a metadataArea) readText(loc location) ([]byte, error) {
+// readText reads the committed text, which may go round the end of the ring, into a buffer that is made larger as needed.
+func (a metadataArea) readText(loc location, buffer *[]byte) ([]byte, error) {
 	first := min(loc.size, a.size-loc.offset)
-	text, err := a.readAt(a.start+loc.offset, first)
+	text, err := readDirect(a.file, a.start+loc.offset, first, buffer)
 	if err == nil && first < loc.size {
 		var second []byte
 		second, err = a.readAt(a.start+sectorBytes, loc.size-first)
-		text = append(text, second...)
+		text = slices.Concat(text, second)
 	}
 	if err != nil {
 		return nil, err
@@ -342,14 +344,17 @@ func (a metadataArea) readText(loc location) ([]byte, error) {
 }
 
 func (a metadataArea) readAt(offset, size int64) ([]byte, error) {
-	return readDirect(a.file, offset, size)
+	return readDirect(a.file, offset, size, new([]byte))
 }
 
-// readDirect reads any range with the alignment that O_DIRECT wants.
-func readDirect(f *os.File, offset, size int64) ([]byte, error) {
+// readDirect reads any range with the alignment that O_DIRECT wants, into a buffer that is made larger as needed.
+func readDirect(f *os.File, offset, size int64, buffer *[]byte) ([]byte, error) {
 	begin := offset / directAlign * directAlign
 	end := (offset + size + directAlign - 1) / directAlign * directAlign
-	raw := make([]byte, end-begin+directAlign)
+	if need := end - begin + directAlign; int64(len(*buffer)) < need {
+		*buffer = make([]byte, need+need/4)
+	}
+	raw := *buffer
 	shift := int(-uintptr(unsafe.Pointer(&raw[0])) & (directAlign - 1)) //nolint:gosec // only its alignment is looked at
 	buf := raw[shift : shift+int(end-begin)]
 	n, err := f.ReadAt(buf, begin)

@@ -59,8 +59,8 @@ func (s section) texts(name string) []string {
 }
 
 // parseText reads a whole text.
-func parseText(text []byte) (section, error) {
-	p := &textParser{text: string(text)} // once: names and strings are parts of it
+func parseText(text string) (section, error) {
+	p := &textParser{text: text} // names and strings are parts of it
 	root, err := p.section(0)
 	if err != nil {
 		return nil, fmt.Errorf("LVM metadata, %d bytes before its end: %w", len(p.text)-p.pos, err)
