@@ -36,8 +36,9 @@ func TestMain(m *testing.M) {
 // order is what the killer is to do: kill a process before it makes its nth call of those that count.
 type order struct {
 	PID  int
-	Nth  int  // from 1
-	Keys bool // only calls of which isKey counts
+	Nth  int    // from 1
+	Keys bool   // only those count by which a group or a device changes
+	Call string // only those count that are called so, from the beginning
 }
 
 // outcome is what became of it.
@@ -214,7 +215,7 @@ func (t *trace) counts(out *outcome) bool {
 		return false
 	}
 	call, key := describe(t.PID, name, first, second)
-	if call == "" || t.Keys && !key {
+	if call == "" || t.Keys && !key || !strings.HasPrefix(call, t.Call) {
 		return false
 	}
 	out.Points++

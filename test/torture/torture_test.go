@@ -19,10 +19,11 @@ import (
 )
 
 var (
-	keys   = flag.Bool("keys", true, "only the calls by which a device, a pool or the group's metadata changes; else all")
-	every  = flag.Int("every", 1, "try every nth point only")
-	first  = flag.Int("first", 1, "begin at this point: to reproduce a failure")
-	points = flag.Int("points", 0, "at most so many points of each operation; 0: all")
+	all    = flag.Bool("all", false, "try every point; else the few of each operation that leave different things")
+	keys   = flag.Bool("keys", false, "with -all: only the calls by which a device, a pool or the group's metadata changes")
+	every  = flag.Int("every", 1, "with -all: every nth point only")
+	first  = flag.Int("first", 1, "with -all: begin at this point, to reproduce a failure")
+	points = flag.Int("points", 0, "with -all: at most so many points of each operation; 0: all")
 )
 
 // operation is what is killed, again and again. Its functions fail the test.
@@ -34,73 +35,117 @@ type operation struct {
 	run func() error
 	// check looks at what it was to achieve, and undoes it.
 	check func()
-	// on is written to all the time; nil: nothing is
+	// on is written to all the time
 	on *writer
 	// lvs are those that are there before prepare and after check
 	lvs []string
+	// short are the points of every day
+	short []order
+	// broken, when set, is where the call's LVM is killed; then it is the recovery from that which is tortured
+	broken *order
 }
 
-// TestTorture is the form for every day, and with -keys=false the whole.
 func TestTorture(t *testing.T) {
 	w := newWorld(t)
 	for _, o := range w.operations() {
-		t.Run(o.name, func(t *testing.T) { w.torture(t, o) })
+		t.Run(o.name, func(t *testing.T) {
+			outer := w.t
+			w.t = t
+			defer func() { w.t = outer }()
+			r := &rounds{world: w, operation: o, tried: map[string]int{}, recovered: map[storage.RecoveryKind]int64{}, began: time.Now()}
+			if *all {
+				r.everyPoint()
+			} else {
+				r.shortForm()
+			}
+			r.report()
+		})
 	}
 }
 
-// torture tries one point after the other until the operation makes no more calls. The driver dies with every other LVM.
-func (w *world) torture(t *testing.T, o operation) {
-	outer := w.t
-	w.t = t
-	defer func() { w.t = outer }()
-	tried := map[string]int{}
-	n, began := 0, time.Now()
-	before := w.engine.Stats().Recoveries
-	recovered := map[storage.RecoveryKind]int64{}
-	sum := func() {
-		for kind, count := range w.engine.Stats().Recoveries {
-			recovered[kind] += count - before[kind]
+// rounds of one operation.
+type rounds struct {
+	*world
+	operation
+	n         int
+	tried     map[string]int
+	recovered map[storage.RecoveryKind]int64
+	began     time.Time
+}
+
+// everyPoint tries one point after the other until the operation makes no more calls.
+func (r *rounds) everyPoint() {
+	for nth := *first; *points == 0 || r.n < *points; nth += *every {
+		if !r.try(order{Nth: nth, Keys: *keys}, nth%2 == 0) {
+			return
 		}
 	}
-	for nth := *first; *points == 0 || n < *points; nth += *every {
-		o.prepare()
-		out, err := w.whileKilled(order{Nth: nth, Keys: *keys}, o.run)
-		if !out.Killed {
-			w.ok(err)
-			o.check()
-			break
+}
+
+func (r *rounds) shortForm() {
+	for i, o := range r.short {
+		if !r.try(o, i%2 == 1) {
+			r.t.Logf("there is no %+v", o)
 		}
-		restarts := nth%2 == 0
-		if restarts {
-			sum()
-			before = nil
-			w.reopen()
-		}
-		if o.on != nil {
-			w.goesOn(o.on) // before anybody calls again
-		}
-		w.persist(o.name, o.run)
-		sum()
-		before = nil
-		w.reopen() // with a shell of its own, which is faster than one program for each command
-		o.check()
-		w.expect(o.lvs...)
-		n++
-		tried[out.Call]++
-		if t.Failed() {
-			t.Fatalf("reproduce: make torture RUN='TestTorture/%s$' ARGS='-keys=%t -first=%d -points=1': killed before call %d, %s, the driver restarted: %t, its error: %v",
-				strings.ReplaceAll(o.name, " ", "_"), *keys, nth, nth, out.Call, restarts, err)
-		}
-		sum()
-		before = w.engine.Stats().Recoveries
 	}
+	if r.n == 0 {
+		r.t.Error("nothing was killed")
+	}
+}
+
+// try is one round: false says that nothing was killed.
+func (r *rounds) try(o order, restarts bool) bool {
+	r.t.Helper()
+	r.prepare()
+	var out outcome
+	var err error
+	if r.broken != nil {
+		out, err = r.whileTwiceKilled(*r.broken, o, r.run)
+	} else {
+		out, err = r.whileKilled(o, r.run)
+	}
+	if r.broken == nil && !out.Killed {
+		r.ok(err)
+		r.check()
+		return false
+	}
+	if restarts {
+		r.restart()
+	}
+	r.goesOn(r.on) // before anybody calls again
+	r.persist(r.name, r.run)
+	r.restart() // with a shell of its own, which is faster than one program for each command
+	r.check()
+	r.expect(r.lvs...)
+	if out.Killed {
+		r.n++
+		r.tried[out.Call]++
+	}
+	if r.t.Failed() {
+		r.t.Fatalf("killed before %+v, %s, the driver restarted: %t, its error: %v; reproduce one of -all: make torture RUN='%s$' ARGS='-all -keys=%t -first=%d -points=1'",
+			o, out.Call, restarts, err, r.t.Name(), o.Keys, o.Nth)
+	}
+	return out.Killed
+}
+
+// restart starts another engine, having written down what this one recovered from.
+func (r *rounds) restart() {
+	r.t.Helper()
+	for kind, count := range r.engine.Stats().Recoveries {
+		if count > 0 {
+			r.recovered[kind] += count
+		}
+	}
+	r.reopen()
+}
+
+func (r *rounds) report() {
 	var lines strings.Builder
-	for _, call := range slices.Sorted(maps.Keys(tried)) {
-		fmt.Fprintf(&lines, "\n%5d  %s", tried[call], call)
+	for _, call := range slices.Sorted(maps.Keys(r.tried)) {
+		fmt.Fprintf(&lines, "\n%5d  %s", r.tried[call], call)
 	}
-	maps.DeleteFunc(recovered, func(_ storage.RecoveryKind, n int64) bool { return n == 0 })
-	t.Logf("%d points in %s; recoveries: %v; killed before%s", n, time.Since(began).Round(time.Second), recovered, lines.String())
-	fmt.Printf("torture: %s: %d points\n", o.name, n)
+	r.t.Logf("%d points in %s; recoveries: %v; killed before%s", r.n, time.Since(r.began).Round(time.Second), r.recovered, lines.String())
+	fmt.Printf("torture: %s: %d points, recoveries %v\n", r.name, r.n, r.recovered)
 }
 
 // operations are those of the two types of volumes.
@@ -121,7 +166,46 @@ func (w *world) operations() []operation {
 			w.creation(c.volume, c.on, lvs), w.deletion(c.volume, c.on, lvs),
 			w.restore(c.volume, c.kept, c.on, lvs), w.expansion(c.grows, c.onGrows, lvs))
 	}
+	for i := range out {
+		out[i].short = shortForms[out[i].name]
+	}
+	for _, r := range []struct {
+		name          string
+		of            operation
+		broken, short order
+	}{
+		{"recovery from a phantom", out[0], order{Call: message, Nth: 1}, order{Call: commit, Nth: 2}},
+		{"recovery of a pool", out[3], order{Call: suspend, Nth: 4}, order{Call: suspend, Nth: 2}},
+		{"recovery from half a COW snapshot", out[4], order{Call: suspend, Nth: 4}, order{Call: suspend, Nth: 1}},
+	} {
+		r.of.name, r.of.broken, r.of.short = r.name, &r.broken, []order{r.short}
+		out = append(out, r.of)
+	}
 	return out
+}
+
+const (
+	suspend = "ioctl DM_DEV_SUSPEND" // or resume
+	load    = "ioctl DM_TABLE_LOAD"
+	message = "ioctl DM_TARGET_MSG"
+	commit  = "write to /dev/"
+)
+
+// shortForms are the points that leave different things, with LVM 2.03.16.
+var shortForms = map[string][]order{
+	"create snapshot thin": {
+		{Call: suspend, Nth: 1}, // a phantom
+		{Call: message, Nth: 1}, // and its origin is suspended
+		{Call: message, Nth: 2}, // a jam, and so is its origin
+		{Call: suspend, Nth: 2}, // all is committed, and so is its origin
+	},
+	"delete snapshot thin":  {{Call: message, Nth: 1}, {Call: message, Nth: 2}},
+	"restore thin":          {{Call: message, Nth: 1}, {Call: message, Nth: 2}, {Call: commit, Nth: 7}},
+	"expand thin":           {{Call: suspend, Nth: 2}, {Call: suspend, Nth: 5}},
+	"create snapshot thick": {{Call: load, Nth: 1}, {Call: suspend, Nth: 2}, {Call: suspend, Nth: 6}},
+	"delete snapshot thick": {{Call: suspend, Nth: 2}, {Call: commit, Nth: 4}},
+	"restore thick":         {{Call: commit, Nth: 3}, {Call: load, Nth: 1}},
+	"expand thick":          {{Call: suspend, Nth: 2}, {Call: commit, Nth: 3}},
 }
 
 func (w *world) snapshot(name string, v storage.Volume) storage.Snapshot {

@@ -42,7 +42,8 @@ type world struct {
 	vg     *labtest.Group
 	env    []string
 	locks  string
-	killer *killer
+	killer *killer // of the call's LVM
+	second *killer // of the recovery's
 	kernel *dm.Control
 
 	engine *storage.Engine
@@ -53,18 +54,28 @@ type world struct {
 	dir    string
 }
 
-// watchedHost knows the last program that was started with pipes, which is LVM's shell.
+// watchedHost knows the last program that was started with pipes, which is LVM: its shell, or without one, a command.
 type watchedHost struct {
 	hostexec.Host
 	last atomic.Int64
+	next atomic.Pointer[func(pid int)] // called with the next one, before it runs
 }
 
 func (h *watchedHost) Start(c hostexec.Command) (*hostexec.Process, error) {
-	p, err := h.Host.Start(c)
-	if err == nil {
-		h.last.Store(int64(p.PID))
+	next := h.next.Swap(nil)
+	if next != nil {
+		c.Args = append([]string{"-c", `kill -STOP $$; exec "$@"`, "sh", c.Name}, c.Args...)
+		c.Name = "sh"
 	}
-	return p, err
+	p, err := h.Host.Start(c)
+	if err != nil {
+		return nil, err
+	}
+	h.last.Store(int64(p.PID))
+	if next != nil {
+		(*next)(p.PID)
+	}
+	return p, nil
 }
 
 func newWorld(t *testing.T) *world {
@@ -75,7 +86,7 @@ func newWorld(t *testing.T) *world {
 	w.ok(err)
 	w.locks, err = lvm.LockingDir(t.Context(), hostexec.Host{}, w.env)
 	w.ok(err)
-	w.killer = newKiller(t)
+	w.killer, w.second = newKiller(t), newKiller(t)
 	w.open()
 	t.Cleanup(w.close)
 	t.Cleanup(w.atTheEnd)
@@ -139,6 +150,47 @@ func (w *world) whileKilled(o order, op func() error) (outcome, error) {
 	out, failed := w.killer.result()
 	w.ok(failed)
 	return out, err
+}
+
+// whileTwiceKilled kills the LVM of op, and then the first command of the recovery from that.
+func (w *world) whileTwiceKilled(first, o order, op func() error) (outcome, error) {
+	w.t.Helper()
+	began := false
+	var failed error
+	next := func(pid int) {
+		began = true
+		if failed = w.isStopped(pid); failed == nil {
+			o.PID = pid
+			failed = w.second.arm(o)
+		}
+		_ = unix.Kill(pid, unix.SIGCONT)
+	}
+	w.host.next.Store(&next)
+	out, err := w.whileKilled(first, op)
+	w.host.next.Store(nil)
+	w.ok(failed)
+	if !out.Killed || !began {
+		w.t.Fatalf("killed: %+v, the recovery ran LVM: %t", out, began)
+	}
+	out, failed = w.second.result()
+	w.ok(failed)
+	return out, err
+}
+
+// isStopped waits until a process has stopped itself.
+func (w *world) isStopped(pid int) error {
+	for deadline := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
+		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+		if err != nil {
+			return err
+		}
+		if _, state, _ := strings.Cut(string(stat), ") "); strings.HasPrefix(state, "T") {
+			return nil
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("process %d does not stop: %s", pid, stat)
+		}
+	}
 }
 
 // persist calls as the sidecars do, for as long as the answer is not final.
