@@ -93,12 +93,12 @@ func (l *LVM) create(g *group, p *volume, r request, v *volume) result {
 		return *failed
 	}
 	g.replay(p)
-	g.enterPool(p, v, r.has(phantomOption))
+	g.enterPool(p, v, r)
 	return success(fmt.Sprintf("Logical volume %q created.", v.name))
 }
 
 // enterPool gives a volume its ids, and (unless it dies just before) its entry in the pool.
-func (g *group) enterPool(p, v *volume, phantom bool) {
+func (g *group) enterPool(p, v *volume, r request) {
 	v.thinID = 1
 	for _, t := range g.thinVolumes(p.name) {
 		if t != v {
@@ -108,7 +108,12 @@ func (g *group) enterPool(p, v *volume, phantom bool) {
 	v.txID = p.pool.txID
 	p.pool.txID++
 	v.pending = true
-	if !phantom {
+	switch counted := p.pool.kernelTxID; {
+	case r.has(phantomOption):
+	case r.has(jamOption):
+		g.replay(p)
+		p.pool.kernelTxID, p.pool.jammed = counted, true
+	default:
 		g.replay(p)
 	}
 }
