@@ -20,6 +20,8 @@ type Kernel interface {
 	PoolStatus(ctx context.Context, group, pool string) (PoolStatus, error)
 	// SnapshotStatus reads the state of an active COW snapshot; ErrNoDevice when it is not active.
 	SnapshotStatus(ctx context.Context, group, snapshot string) (SnapshotStatus, error)
+	// RAIDStatus reads the state of an active RAID volume; ErrNoDevice when it is not active, or no RAID volume.
+	RAIDStatus(ctx context.Context, group, lv string) (RAIDStatus, error)
 	// Info describes a volume's device; ErrNoDevice when it is not active.
 	Info(ctx context.Context, group, lv string) (Info, error)
 }
