@@ -22,6 +22,9 @@ type Kernel interface {
 	SnapshotStatus(ctx context.Context, group, snapshot string) (SnapshotStatus, error)
 	// RAIDStatus reads the state of an active RAID volume; ErrNoDevice when it is not active, or no RAID volume.
 	RAIDStatus(ctx context.Context, group, lv string) (RAIDStatus, error)
+	// ResumeLayer resumes the layer between an origin of COW snapshots and its extents, with the table that was loaded into it, if there
+	// is such a layer. It must be live before the origin is: I/O to a device without a table fails.
+	ResumeLayer(ctx context.Context, group, origin string) error
 	// Info describes a volume's device; ErrNoDevice when it is not active.
 	Info(ctx context.Context, group, lv string) (Info, error)
 }

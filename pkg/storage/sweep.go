@@ -23,6 +23,11 @@ func (v *view) sweep(ctx context.Context, c *lvm.Client) (swept bool, err error)
 			continue
 		}
 		klog.FromContext(ctx).Info("Resuming a volume that an interrupted command left suspended", "volumeGroup", v.group.Name(), "lv", lv.Name)
+		// Of an origin that was suspended for its first snapshot, before that was committed, LVM knows no layer, and resumes it
+		// upon one without a live table: writes that had waited failed (adr/0010, Crashes).
+		if err := v.e.kernel.ResumeLayer(ctx, v.group.Name(), lv.Name); err != nil {
+			return swept, err
+		}
 		if err := c.Refresh(ctx, lv.Name); err != nil {
 			return swept, fmt.Errorf("%s/%s is suspended and cannot be resumed: %w", v.group.Name(), lv.Name, err)
 		}

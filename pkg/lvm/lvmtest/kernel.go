@@ -92,6 +92,9 @@ func (l *LVM) RAIDStatus(ctx context.Context, group, name string) (dm.RAIDStatus
 	}, nil
 }
 
+// ResumeLayer implements dm.Kernel: here the layers of a volume are suspended and resumed together.
+func (l *LVM) ResumeLayer(ctx context.Context, _, _ string) error { return context.Cause(ctx) }
+
 // Info implements dm.Kernel.
 func (l *LVM) Info(ctx context.Context, group, name string) (dm.Info, error) {
 	if err := ctx.Err(); err != nil {
