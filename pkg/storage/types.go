@@ -52,8 +52,8 @@ type Class struct {
 // unit of the sizes of such volumes: whole extents, the same number on each stripe.
 func (c Class) unit(extentBytes int64) int64 { return extentBytes * int64(max(c.Layout.Stripes, 1)) }
 
-// Layout is how a thick volume lies on the group's disks; empty is linear. Of a volume that exists it is what was asked
-// for: an administrator may have converted it since (lvconvert). lvmraid(7)
+// Layout is how a thick volume lies on the group's disks; empty is linear. It is for those that are to be made: a volume that exists
+// has it in a tag only, as it was asked for, and an administrator may have converted it since (lvconvert). lvmraid(7)
 type Layout struct {
 	RAIDType    string // raid1, raid5 or raid10; empty: linear, or with Stripes striped
 	Stripes     int    // without parity and copies
