@@ -20,6 +20,8 @@ type Kernel interface {
 	PoolStatus(ctx context.Context, group, pool string) (PoolStatus, error)
 	// SnapshotStatus reads the state of an active COW snapshot; ErrNoDevice when it is not active.
 	SnapshotStatus(ctx context.Context, group, snapshot string) (SnapshotStatus, error)
+	// RAIDStatus reads the state of an active RAID volume; ErrNoDevice when it is not active, or no RAID volume.
+	RAIDStatus(ctx context.Context, group, lv string) (RAIDStatus, error)
 	// Info describes a volume's device; ErrNoDevice when it is not active.
 	Info(ctx context.Context, group, lv string) (Info, error)
 	Repairs
@@ -85,6 +87,9 @@ func percent(used, total uint64) float64 {
 
 // DeviceName is the device-mapper name of an LV: hyphens in names are doubled, one separates.
 func DeviceName(group, lv string) string { return mangle(group) + "-" + mangle(lv) }
+
+// LayerName is the device-mapper name of the layer between an origin of COW snapshots and its extents.
+func LayerName(group, origin string) string { return DeviceName(group, origin) + realSuffix }
 
 func mangle(s string) string { return strings.ReplaceAll(s, "-", "--") }
 

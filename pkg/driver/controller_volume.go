@@ -137,12 +137,13 @@ func (s *controller) ControllerGetVolume(ctx context.Context, req *csi.Controlle
 	}, nil
 }
 
-// ControllerGetVolumeHealth says what is wrong with one volume.
+// ControllerGetVolumeHealth says what is wrong with one volume. One that is being copied or zeroed cannot be accessed yet, and
+// is in no list: here it says how far it is. (Since CSI 1.13 ControllerGetVolume has no condition.)
 func (s *controller) ControllerGetVolumeHealth(ctx context.Context, req *csi.ControllerGetVolumeHealthRequest) (*csi.ControllerGetVolumeHealthResponse, error) {
 	if err := required("volume_id", req.GetVolumeId()); err != nil {
 		return nil, err
 	}
-	volume, err := s.volumes.Volume(ctx, req.GetVolumeId())
+	volume, err := s.volumes.Health(ctx, req.GetVolumeId())
 	if err != nil {
 		return nil, err
 	}

@@ -20,6 +20,7 @@ type volumes interface {
 	CreateVolume(ctx context.Context, spec storage.VolumeSpec) (storage.Volume, error)
 	DeleteVolume(ctx context.Context, id string) error
 	Volume(ctx context.Context, id string) (storage.Volume, error)
+	Health(ctx context.Context, id string) (storage.Volume, error)
 	Volumes(ctx context.Context) ([]storage.Volume, error)
 	Capacity(ctx context.Context, class storage.Class) (storage.Capacity, error)
 }

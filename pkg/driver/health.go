@@ -1,6 +1,8 @@
 package driver
 
 import (
+	"strings"
+
 	"github.com/container-storage-interface/spec/lib/go/csi"
 
 	"github.com/lvmsnap/lvmsnap/pkg/storage"
@@ -12,24 +14,28 @@ func volumeHealth(v storage.Volume) *csi.VolumeHealth {
 }
 
 // healthEntries always has a reason, and never the same status and reason twice: "The Plugin MUST NOT return
-// multiple VolumeHealthEntry messages for the same volume with the same (status, reason)" (CSI spec).
+// multiple VolumeHealthEntry messages for the same volume with the same (status, reason)" (CSI spec). What several
+// snapshots of a volume have in common is told in one message.
 func healthEntries(conditions []storage.Condition) []*csi.VolumeHealth_VolumeHealthEntry {
 	type key struct {
 		status csi.VolumeHealthErrorType
 		reason string
 	}
-	seen := make(map[key]bool)
+	seen := make(map[key]*csi.VolumeHealth_VolumeHealthEntry)
 	var entries []*csi.VolumeHealth_VolumeHealthEntry
 	for _, c := range conditions {
 		k := key{healthErrorType(c.Severity), clip(c.Reason)}
 		if k.reason == "" {
 			k.reason = string(c.Severity)
 		}
-		if seen[k] {
+		if entry := seen[k]; entry != nil {
+			if c.Message != "" && !strings.Contains(entry.Message, c.Message) {
+				entry.Message = clip(entry.Message + "; " + c.Message)
+			}
 			continue
 		}
-		seen[k] = true
-		entries = append(entries, &csi.VolumeHealth_VolumeHealthEntry{Status: k.status, Reason: k.reason, Message: clip(c.Message)})
+		seen[k] = &csi.VolumeHealth_VolumeHealthEntry{Status: k.status, Reason: k.reason, Message: clip(c.Message)}
+		entries = append(entries, seen[k])
 	}
 	return entries
 }

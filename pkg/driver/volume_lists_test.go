@@ -109,6 +109,18 @@ func TestVolumeHealth(t *testing.T) {
 	if want := []string{"DEGRADED PoolDataFull", "INACCESSIBLE PoolDataFull", "DATA_LOSS DataLoss"}; !slices.Equal(got, want) {
 		t.Errorf("got %v, want %v", got, want)
 	}
+	copied := volumeHandle(testNode, "half")
+	p.engine.half = map[string]storage.Volume{copied: {ID: copied, Conditions: []storage.Condition{
+		{Severity: storage.SeverityInaccessible, Reason: "ContentIncomplete", Message: "42%"},
+		{Severity: storage.SeverityDegraded, Reason: "COWCannotGrow", Message: "one"},
+		{Severity: storage.SeverityDegraded, Reason: "COWCannotGrow", Message: "two"},
+	}}}
+	health = must(p.ControllerGetVolumeHealth(t.Context(), &csi.ControllerGetVolumeHealthRequest{VolumeId: copied}))(t).GetVolumeHealth()
+	if entries := health.GetHealthStatuses(); len(entries) != 2 || entries[0].GetMessage() != "42%" || entries[1].GetMessage() != "one; two" {
+		t.Errorf("half of a copy: %v", health)
+	}
+	_, err := p.ControllerGetVolume(t.Context(), &csi.ControllerGetVolumeRequest{VolumeId: copied})
+	wantCode(t, err, codes.NotFound)
 	first := must(p.ControllerListVolumeHealth(t.Context(), &csi.ControllerListVolumeHealthRequest{MaxEntries: 1}))(t)
 	second := must(p.ControllerListVolumeHealth(t.Context(), &csi.ControllerListVolumeHealthRequest{StartingToken: first.GetNextToken()}))(t)
 	got = nil

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"sync"
 	"time"
 
 	"k8s.io/klog/v2"
@@ -71,6 +73,44 @@ type cowLook struct {
 	failed    time.Time // when it could not be extended
 }
 
+// cowTroubles say of each COW that had to grow and could not how full it is and why, by UUID, for the health of its volume.
+type cowTroubles struct {
+	mu   sync.Mutex
+	text map[string]string
+}
+
+func (t *cowTroubles) of(lv lvm.LV) string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.text[lv.UUID]
+}
+
+func (t *cowTroubles) set(lv lvm.LV, text string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.text == nil {
+		t.text = map[string]string{}
+	}
+	t.text[lv.UUID] = text
+}
+
+// keep forgets those that were not looked at: they are gone, lost, or inactive and not written to.
+func (t *cowTroubles) keep(looked cowUsage) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	maps.DeleteFunc(t.text, func(uuid, _ string) bool {
+		_, ok := looked[uuid]
+		return !ok
+	})
+}
+
+// clear says that the COW has room.
+func (t *cowTroubles) clear(lv lvm.LV) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	delete(t.text, lv.UUID)
+}
+
 // watchCOWs looks at each active COW that can overflow. Only for one that needs something is a turn taken.
 func (e *Engine) watchCOWs(ctx context.Context, last, now cowUsage) error {
 	var all error
@@ -85,6 +125,9 @@ func (e *Engine) watchCOWs(ctx context.Context, last, now cowUsage) error {
 			return failed
 		})
 		all = errors.Join(all, err)
+	}
+	if all == nil {
+		e.cowTroubles.keep(now)
 	}
 	return all
 }
@@ -114,7 +157,11 @@ func (e *Engine) watchCOW(ctx context.Context, v *view, lv lvm.LV, last, now cow
 		ahead = cowLooksAhead * (st.UsedBytes - before.usedBytes)
 	}
 	soonFull := st.UsedBytes+ahead > st.TotalBytes
-	if e.now().Sub(before.failed) < cowPause || e.cow.ThresholdPercent <= 0 || st.Percent() <= e.cow.ThresholdPercent && !soonFull {
+	if e.cow.ThresholdPercent <= 0 || st.Percent() <= e.cow.ThresholdPercent && !soonFull {
+		e.cowTroubles.clear(lv)
+		return nil
+	}
+	if e.now().Sub(before.failed) < cowPause {
 		return nil
 	}
 	err = e.withLV(ctx, lv.Name, changing, "extend "+lv.Name, func(ctx context.Context, c *lvm.Client, v *view, lv lvm.LV) error {
@@ -122,8 +169,9 @@ func (e *Engine) watchCOW(ctx context.Context, v *view, lv lvm.LV, last, now cow
 		size, _ := roundUp(lv.SizeBytes+more, v.group.extentBytes)
 		if err := c.Extend(ctx, lv.Name, size); err != nil {
 			e.stats.cowFailed.Add(1)
-			return fmt.Errorf("the COW of snapshot %s/%s is %.1f%% full and cannot grow to %d bytes: when it is full, the snapshot is lost: %w",
-				v.group.Name(), lv.Name, st.Percent(), size, err)
+			// The first 128 bytes are what the volume's health can tell.
+			return fmt.Errorf("COW of snapshot %s/%s is %.0f%% full and cannot grow: %w; when it is full, the snapshot is lost",
+				v.group.Name(), lv.Name, st.Percent(), err)
 		}
 		e.stats.cowGrown.Add(1)
 		klog.FromContext(ctx).Info("A COW snapshot has grown", "volumeGroup", v.group.Name(), "lv", lv.Name,
@@ -132,8 +180,11 @@ func (e *Engine) watchCOW(ctx context.Context, v *view, lv lvm.LV, last, now cow
 	})
 	if err != nil {
 		now[lv.UUID] = cowLook{st.UsedBytes, e.now()}
+		e.cowTroubles.set(lv, err.Error())
+		return err
 	}
-	return err
+	e.cowTroubles.clear(lv)
+	return nil
 }
 
 // probeCOWs finds out what became of those that were active when the node or the driver went down: inactive, only the

@@ -2,6 +2,7 @@ package storage_test
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"strings"
 	"testing"
@@ -88,10 +89,98 @@ func TestCOWThatCannotGrow(t *testing.T) {
 	eventually(t, "loss", func() bool { return h.Stats().COWLost == 1 })
 	cancel()
 	must(t, <-ended)
+	checkCondition(t, h, v, "SnapshotInvalid", "")
 	found, err := h.Snapshot(t.Context(), s.ID)
 	must(t, err)
 	if found.Ready || len(found.Conditions) == 0 || h.Stats().COWFailed != 1 {
 		t.Errorf("%+v, %+v", found, h.Stats())
+	}
+}
+
+// checkCondition looks for the one condition of a volume; without a reason there is to be none.
+func checkCondition(t *testing.T, h *host, v storage.Volume, reason string, words ...string) {
+	t.Helper()
+	found, err := h.Volume(t.Context(), v.ID)
+	must(t, err)
+	if reason == "" {
+		if len(found.Conditions) > 0 {
+			t.Errorf("conditions: %+v", found.Conditions)
+		}
+		return
+	}
+	if len(found.Conditions) != 1 || found.Conditions[0].Reason != reason {
+		t.Fatalf("conditions %+v, want %s", found.Conditions, reason)
+	}
+	for _, word := range words {
+		if !strings.Contains(found.Conditions[0].Message, word) {
+			t.Errorf("%q does not say %q", found.Conditions[0].Message, word)
+		}
+	}
+}
+
+// As long as a COW has to grow and cannot, its volume's health says so.
+func TestCOWTroubleIsInTheVolumesHealth(t *testing.T) {
+	h := newHost(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	v := h.thick(t)
+	h.write(t, v, "v1")
+	s, err := h.CreateSnapshot(ctx, storage.SnapshotSpec{Name: "s", SourceID: v.ID, COW: storage.COWSize{Bytes: 4 * mib}})
+	must(t, err)
+	checkCondition(t, h, v, "")
+	ended := make(chan error, 1)
+	h.FailNext(lvmtest.Verb("lvextend"), "Insufficient free space: 1 extents needed, but only 0 available", 5)
+	h.SetCOWUsage(group, lvName(t, s.ID), 3*mib+512<<10)
+	go func() { ended <- h.Engine.Run(ctx) }()
+	eventually(t, "a failed growth", func() bool { return h.Stats().COWFailed == 1 })
+	eventually(t, "a condition", func() bool {
+		found, err := h.Volume(ctx, v.ID)
+		return err == nil && len(found.Conditions) > 0
+	})
+	checkCondition(t, h, v, "COWCannotGrow", lvName(t, s.ID), "% full and cannot grow", "Insufficient free space")
+	if found, err := h.Snapshot(ctx, s.ID); err != nil || !found.Ready {
+		t.Errorf("%+v, %v", found, err)
+	}
+	must(t, h.DeleteSnapshot(ctx, s.ID))
+	checkCondition(t, h, v, "")
+	cancel()
+	must(t, <-ended)
+}
+
+// A disk of a RAID volume fails below its user.
+func TestRAIDConditions(t *testing.T) {
+	h := newHost(t)
+	spec := thickSpec("v")
+	spec.Class.Layout = storage.Layout{RAIDType: "raid1", Mirrors: 1}
+	v, err := h.CreateVolume(t.Context(), spec)
+	must(t, err)
+	h.write(t, v, "v1")
+	checkCondition(t, h, v, "")
+	_, err = h.cut(t.Context(), "s", v)
+	must(t, err)
+	h.FailImages(group, lvName(t, v.ID), 1)
+	checkCondition(t, h, v, "RAIDDegraded", "1 of the 2 devices of "+group+"/"+lvName(t, v.ID))
+	h.FailImages(group, lvName(t, v.ID), 0)
+	checkCondition(t, h, v, "")
+}
+
+// A retry that asks for another layout is another volume.
+func TestLayoutIsRecorded(t *testing.T) {
+	h := newHost(t)
+	raid := thickSpec("v")
+	raid.Class.Layout = storage.Layout{RAIDType: "raid10", Stripes: 2, StripeBytes: 128 << 10, Mirrors: 1}
+	v, err := h.CreateVolume(t.Context(), raid)
+	must(t, err)
+	again, err := h.CreateVolume(t.Context(), raid)
+	must(t, err)
+	if again.ID != v.ID {
+		t.Errorf("%+v, then %+v", v, again)
+	}
+	for _, other := range []storage.Layout{{}, {Stripes: 2}, {RAIDType: "raid10", Stripes: 2, Mirrors: 1}, {RAIDType: "raid1", Mirrors: 1}} {
+		spec := raid
+		spec.Class.Layout = other
+		if _, err := h.CreateVolume(t.Context(), spec); !errors.Is(err, storage.ErrConflict) || !strings.Contains(err.Error(), "raid10:2:131072:1") {
+			t.Errorf("%+v: %v", other, err)
+		}
 	}
 }
 

@@ -31,6 +31,8 @@ type Engine struct {
 	stats    counters
 	limit    time.Duration
 	now      func() time.Time
+
+	cowTroubles cowTroubles
 }
 
 // group is a volume group that the driver was told of.
@@ -345,7 +347,10 @@ func (e *Engine) remove(ctx context.Context, name, purpose string, lvName func(s
 				if _, isVolume := v.owned(lv, VolumeLV); !isVolume && e.fills.isRead(lv.UUID) {
 					return fmt.Errorf("%w: %s/%s is being copied into a new volume", ErrInUse, v.group.Name(), lv.Name)
 				}
-				return v.discard(ctx, c, lv)
+				if err := v.discard(ctx, c, lv); err != nil || v.fillOf(lv).kind != fillCopy {
+					return err
+				}
+				return v.discardClone(ctx, c, v.records.of(lv))
 			})
 		})
 	})

@@ -63,7 +63,7 @@ func (e *Engine) grow(ctx context.Context, c *lvm.Client, v *view, lv *lvm.LV, s
 		return e.growOnline(ctx, c, v, b, *lv, size, vol)
 	}
 	// The tag comes first. A crash before the growth leaves nothing to overwrite, and the job finds that out.
-	if err := c.ChangeTags(ctx, lv.Name, nil, []string{tag(tagFill, growFrom(lv.SizeBytes))}); err != nil {
+	if err := v.changeFill(ctx, c, *lv, filling{kind: fillGrow, offset: lv.SizeBytes}, nil, nil); err != nil {
 		return nil, err
 	}
 	f := e.startFill(ctx, lv.Name, false)

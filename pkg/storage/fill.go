@@ -18,29 +18,67 @@ import (
 )
 
 // filling is what a volume's tag "fill" says is to be written before anybody gets it. It is committed with the volume, and
-// removed when all is on stable storage. A crash in between begins again.
+// removed when all is on stable storage. KIND:OFFSET says that there is nothing to do below that byte; whoever continues begins there.
 type filling struct {
 	kind   string
-	offset int64 // of fillGrow: where the volume ended before it grew
+	offset int64
+	again  bool // of fillCopy: what was copied before is of another moment, and may be anywhere
 }
 
 const (
 	fillNone = ""
 	fillZero = "zero" // new, and has what others left on its extents
-	fillCopy = "copy" // made from the LV in the tag "source"
-	fillGrow = "grow" // as zero, behind an offset: grow:OFFSET
+	fillCopy = "copy" // made from the LV in the tag "source"; copy:OFFSET:again
+	fillGrow = "grow" // as zero, behind where the volume ended before it grew
+
+	fillAgain = "again"
+
+	sectorBytes = 512
 )
 
-func (v *view) fillOf(lv lvm.LV) filling {
-	kind, offset, _ := strings.Cut(v.records.of(lv)[tagFill], ":")
+func (v *view) fillOf(lv lvm.LV) filling { return parseFilling(v.records.of(lv)[tagFill]) }
+
+func parseFilling(text string) filling {
+	kind, rest, _ := strings.Cut(text, ":")
+	offset, again, _ := strings.Cut(rest, ":")
+	f := filling{kind: kind, again: again == fillAgain}
 	n, err := strconv.ParseInt(offset, 10, 64)
-	if kind == fillGrow && (err != nil || n < 0) {
-		kind = "unknown" // nobody gets it, and nobody overwrites it
+	switch {
+	case err == nil && n >= 0:
+		f.offset = n / sectorBytes * sectorBytes
+	case kind == fillGrow:
+		f.kind = "unknown" // nobody gets it, and nobody overwrites it
 	}
-	return filling{kind, n}
+	return f
 }
 
-func growFrom(offset int64) string { return fillGrow + ":" + strconv.FormatInt(offset, 10) }
+// text is the tag's value.
+func (f filling) text() string {
+	out := f.kind
+	if f.offset > 0 || f.again || f.kind == fillGrow {
+		out += ":" + strconv.FormatInt(f.offset, 10)
+	}
+	if f.again {
+		out += ":" + fillAgain
+	}
+	return out
+}
+
+// changeFill replaces what an LV's tag "fill" says; fillNone takes it away.
+func (v *view) changeFill(ctx context.Context, c *lvm.Client, lv lvm.LV, to filling, remove, add []string) error {
+	if old := v.records.of(lv)[tagFill]; old != to.text() {
+		if old != "" {
+			remove = append(remove, tag(tagFill, old))
+		}
+		if to.kind != fillNone {
+			add = append(add, tag(tagFill, to.text()))
+		}
+	}
+	if len(remove)+len(add) == 0 {
+		return nil
+	}
+	return c.ChangeTags(ctx, lv.Name, remove, add)
+}
 
 // unborn: it was reported to nobody yet, and does not exist for a caller.
 func (f filling) unborn() bool { return f.kind != fillNone && f.kind != fillGrow }
@@ -68,11 +106,15 @@ type FillOptions struct {
 	Wait        time.Duration
 	Parallelism int64         // how many volumes at a time; default 2
 	Limiter     *rate.Limiter // of all of them together; nil: none
+	// Checkpoint is how often it is written down, in the volume's tag, how far it is; default 1 minute. That is what a
+	// restart of the driver costs, and two commits of the group's metadata each time.
+	Checkpoint time.Duration
 }
 
 const (
 	defaultFillWait        = 5 * time.Second
 	defaultFillParallelism = 2
+	defaultFillCheckpoint  = time.Minute
 )
 
 // fills are the volumes that are being filled, each by a job of its own, beside the calls and out of the groups' turns.
@@ -106,6 +148,9 @@ func newFills(o FillOptions) *fills {
 	}
 	if o.Parallelism <= 0 {
 		o.Parallelism = defaultFillParallelism
+	}
+	if o.Checkpoint <= 0 {
+		o.Checkpoint = defaultFillCheckpoint
 	}
 	return &fills{
 		o: o, slots: semaphore.NewWeighted(o.Parallelism), running: map[string]*fill{}, reads: map[string]*reading{},
@@ -187,13 +232,21 @@ func (m *fills) wait(ctx context.Context, f *fill) error {
 
 // pending says how far it is.
 func (f *fill) pending() error {
-	if f != nil {
-		if p := f.progress.Load(); p != nil && p.TotalBytes > 0 {
-			return fmt.Errorf("%w: the content of %s is being written: %d%% (%s)", ErrPending, f.lv, p.DurableBytes*100/p.TotalBytes, p)
-		}
-		return fmt.Errorf("%w: the content of %s is about to be written", ErrPending, f.lv)
+	if f == nil {
+		return fmt.Errorf("%w: %s", ErrPending, f.progressText())
 	}
-	return fmt.Errorf("%w: its content is not there yet", ErrPending)
+	return fmt.Errorf("%w: %s: %s", ErrPending, f.lv, f.progressText())
+}
+
+// progressText also says it of a fill that nobody has begun.
+func (f *fill) progressText() string {
+	if f == nil {
+		return "its content is not there yet"
+	}
+	if p := f.progress.Load(); p != nil && p.TotalBytes > 0 {
+		return fmt.Sprintf("its content is being written: %d%% (%s)", p.DurableBytes*100/p.TotalBytes, p)
+	}
+	return "its content is about to be written"
 }
 
 // reading is an activated LV that fills read, or the origin of the COW snapshots that they read.

@@ -56,27 +56,61 @@ func (e *Engine) fill(ctx context.Context, f *fill) error {
 		return err
 	}
 	o := e.fillOptions(ctx, f, t.kind)
+	o.OnCheckpoint = e.recordProgress(ctx, t, o.OnCheckpoint)
 	init := Init(t.record[tagInit])
 	switch t.kind {
 	case fillZero, fillGrow:
 		o.OffsetBytes = min(t.offset, t.lv.SizeBytes)
 		_, err = e.fills.o.Filler.Zero(ctx, t.device, o)
 	case fillCopy:
-		init, err = e.copyInto(ctx, f, t, o)
+		init, err = e.copyInto(ctx, f, &t, o)
 	default:
 		err = fmt.Errorf("%w: %s has the unknown tag %s", ErrPending, f.lv, tag(tagFill, t.record[tagFill]))
 	}
 	if err != nil {
 		return err
 	}
-	return e.finishTarget(ctx, t, init)
+	if err := e.finishTarget(ctx, t, init); err != nil {
+		return err
+	}
+	if t.kind == fillCopy {
+		e.dropClone(ctx, t)
+	}
+	return nil
 }
 
 func (e *Engine) fillOptions(ctx context.Context, f *fill, kind string) blockcopy.Options {
-	return blockcopy.Options{Limiter: e.fills.o.Limiter, OnCheckpoint: func(p blockcopy.Progress) {
-		f.progress.Store(&p)
-		klog.FromContext(ctx).Info("Filling a volume", "lv", f.lv, "kind", kind, "progress", p.String())
-	}}
+	return blockcopy.Options{
+		Limiter: e.fills.o.Limiter, CheckpointInterval: min(e.fills.o.Checkpoint, blockcopy.DefaultCheckpointInterval),
+		OnCheckpoint: func(p blockcopy.Progress) {
+			f.progress.Store(&p)
+			klog.FromContext(ctx).Info("Filling a volume", "lv", f.lv, "kind", kind, "progress", p.String())
+		},
+	}
+}
+
+// recordProgress writes down from time to time, in the volume's tag, up to where everything is on stable storage: that is
+// where the next process begins. Not to be able to is no failure of the fill.
+func (e *Engine) recordProgress(ctx context.Context, t target, next func(blockcopy.Progress)) func(blockcopy.Progress) {
+	last := e.now()
+	return func(p blockcopy.Progress) {
+		next(p)
+		if p.DurableBytes >= p.TotalBytes || e.now().Sub(last) < e.fills.o.Checkpoint {
+			return
+		}
+		last = e.now()
+		err := e.withLV(ctx, t.lv.Name, changing, "checkpoint "+t.lv.Name, func(ctx context.Context, c *lvm.Client, v *view, lv lvm.LV) error {
+			now := v.fillOf(lv)
+			if lv.UUID != t.lv.UUID || now.kind != t.kind {
+				return nil
+			}
+			now.offset = p.DurableBytes
+			return v.changeFill(ctx, c, lv, now, nil, nil)
+		})
+		if err != nil && ctx.Err() == nil {
+			klog.FromContext(ctx).Error(err, "The progress of filling a volume could not be recorded", "lv", t.lv.Name)
+		}
+	}
 }
 
 // openTarget activates the volume; kind is fillNone when there is nothing to do any more.
@@ -116,11 +150,11 @@ func (e *Engine) finishTarget(ctx context.Context, t target, init Init) error {
 			if err := c.Deactivate(ctx, lv.Name); err != nil {
 				return err
 			}
-			remove, add := []string{tag(tagFill, t.record[tagFill])}, []string(nil)
+			var remove, add []string
 			if old := t.record[tagInit]; string(init) != old {
-				remove, add = append(remove, tag(tagInit, old)), []string{tag(tagInit, string(init))}
+				remove, add = []string{tag(tagInit, old)}, []string{tag(tagInit, string(init))}
 			}
-			return c.ChangeTags(ctx, lv.Name, remove, add)
+			return v.changeFill(ctx, c, lv, filling{}, remove, add)
 		})
 	})
 }
@@ -136,7 +170,10 @@ func (e *Engine) abandon(ctx context.Context, f *fill, cause error) error {
 			if err := v.checkClosed(ctx, lv); err != nil {
 				return err
 			}
-			return v.discard(ctx, c, lv)
+			if err := v.discard(ctx, c, lv); err != nil {
+				return err
+			}
+			return v.discardClone(ctx, c, v.records.of(lv))
 		})
 	})
 	if ignoreNotFound(err) != nil {
@@ -173,8 +210,8 @@ func (e *Engine) resumeFills(ctx context.Context) error {
 const releaseLimit = time.Minute
 
 // copyInto copies a volume's source. The result is what has to happen before the copy's first mount.
-func (e *Engine) copyInto(ctx context.Context, f *fill, t target, o blockcopy.Options) (Init, error) {
-	s, err := e.openSource(ctx, t)
+func (e *Engine) copyInto(ctx context.Context, f *fill, t *target, o blockcopy.Options) (Init, error) {
+	s, err := e.openSource(ctx, f, t)
 	if err != nil {
 		return "", err
 	}
@@ -193,10 +230,9 @@ func (e *Engine) copyInto(ctx context.Context, f *fill, t target, o blockcopy.Op
 	if size > t.lv.SizeBytes {
 		return "", fmt.Errorf("%w: the source %s has grown to %d bytes since the copy of %d was made", ErrDamaged, s.lv.Name, size, t.lv.SizeBytes)
 	}
+	o.OffsetBytes = min(t.offset, size)
 	_, err = e.fills.o.Filler.Copy(ctx, blockcopy.Request{
-		Source: s.device, Destination: t.device, SizeBytes: size,
-		// An earlier attempt may have copied another moment.
-		DestinationZeroed: t.zeroed && (f.fresh || !s.fresh),
+		Source: s.device, Destination: t.device, SizeBytes: size, DestinationZeroed: t.zeroed && !t.again,
 	}, o)
 	if err == nil {
 		err = e.checkSource(ctx, s)

@@ -59,7 +59,7 @@ func open(t *testing.T, fake *lvmtest.LVM, names ...string) (*storage.Engine, er
 		groups = append(groups, g)
 	}
 	e, err := storage.New(t.Context(), storage.Options{
-		Driver: "csi.lvmsnap.io", NodeID: node, Groups: groups, Kernel: fake, Fill: storage.FillOptions{Filler: fake, Wait: time.Second},
+		Driver: "csi.lvmsnap.io", NodeID: node, Groups: groups, Kernel: fake, Fill: storage.FillOptions{Filler: fake, Wait: time.Second, Checkpoint: time.Nanosecond},
 		COW: storage.COWOptions{Interval: 5 * time.Millisecond, ThresholdPercent: 70, ExtendPercent: 20},
 		Backends: map[storage.Type]storage.Backend{
 			storage.TypeThin:  thin.New(thin.Options{Kernel: fake, DataReservePercent: 5, MetadataReservePercent: 10}),

@@ -98,7 +98,11 @@ func (e *Engine) healthy(ctx context.Context, g *group, c *lvm.Client) (*view, e
 	if err != nil {
 		return nil, err
 	}
-	if g.suspect.Load() || v.unsettled() {
+	suspended, err := v.suspended(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if g.suspect.Load() || suspended || v.unsettled() {
 		g.suspect.Store(true) // until it has been done
 		if err := v.recover(ctx, c); err != nil {
 			return nil, err
@@ -218,7 +222,7 @@ func (v *view) recover(ctx context.Context, c *lvm.Client) error {
 		if err := c.Refresh(ctx, name); err != nil {
 			return fmt.Errorf("%s/%s is suspended and cannot be resumed: %w", v.group.Name(), name, err)
 		}
-		v.recovered(ctx, Recovery{RecoveredSuspended, name, "a device of it was suspended", "LVM loaded its tables anew and resumed it"})
+		v.recovered(ctx, Recovery{RecoveredSuspended, name, "a device of it was suspended, and its I/O hung", "LVM loaded its tables anew and resumed it"})
 	}
 	return v.tellOfForeign(ctx, c)
 }
@@ -268,7 +272,15 @@ func (v *view) resume(ctx context.Context) (refresh []string, err error) {
 		}
 	}
 	slices.Sort(refresh)
-	return slices.Compact(refresh), nil
+	refresh = slices.Compact(refresh)
+	for _, name := range refresh {
+		// Of an origin that was suspended for its first snapshot, before that was committed, LVM knows no layer, and would
+		// resume it upon one without a live table: writes that had waited would fail (docs/adr/0010, Crashes).
+		if err := v.e.kernel.Resume(ctx, dm.LayerName(v.group.Name(), name)); err != nil && !errors.Is(err, dm.ErrNoDevice) {
+			return nil, err
+		}
+	}
+	return refresh, nil
 }
 
 func (v *view) resumeDevice(ctx context.Context, d dm.Device, lv lvm.LV) error {

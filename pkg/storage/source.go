@@ -20,22 +20,19 @@ type openedSource struct {
 	holder lvm.LV // what was activated: the LV itself, or the origin of a COW snapshot
 	device string
 	init   Init
-	fresh  bool // cut by this job
-	clone  bool // cut for this copy, and to be removed with it
 	given  bool // it is not counted as read any more
 	idle   bool // and nobody else needs it active
 }
 
 // openSource activates the snapshot to copy from. Of a volume one is cut first, or found, after a crash.
-func (e *Engine) openSource(ctx context.Context, t target) (*openedSource, error) {
+func (e *Engine) openSource(ctx context.Context, f *fill, t *target) (*openedSource, error) {
 	name := t.record[tagSource]
-	s := &openedSource{clone: strings.HasPrefix(name, volumePrefix)}
-	if s.clone {
-		cut, err := e.cutForClone(ctx, t, name)
-		if err != nil {
+	s := &openedSource{}
+	if t.isClone() {
+		if err := e.cutForClone(ctx, f, t, name); err != nil {
 			return s, err
 		}
-		name, s.fresh = cloneLV(t.record[tagName]), cut
+		name = cloneLV(t.record[tagName])
 	}
 	err := e.withLV(ctx, name, changing, "read "+name, func(ctx context.Context, c *lvm.Client, v *view, lv lvm.LV) error {
 		if !v.ours(lv) {
@@ -74,14 +71,23 @@ func (e *Engine) openSource(ctx context.Context, t target) (*openedSource, error
 	return s, nil
 }
 
-// cutForClone cuts the snapshot of a volume that its copy is made from; false when there is one already.
-func (e *Engine) cutForClone(ctx context.Context, t target, source string) (bool, error) {
+// isClone: it is copied from a volume, by a snapshot that is cut for this copy, and removed when it is complete.
+func (t *target) isClone() bool { return strings.HasPrefix(t.record[tagSource], volumePrefix) }
+
+// cutForClone cuts the snapshot of a volume that its copy is made from, unless there is one already.
+func (e *Engine) cutForClone(ctx context.Context, f *fill, t *target, source string) error {
 	name := cloneLV(t.record[tagName])
 	err := e.withLV(ctx, name, changing, "clone "+name, func(context.Context, *lvm.Client, *view, lvm.LV) error { return nil })
 	if !errors.Is(err, ErrNotFound) {
-		return false, err
+		return err
 	}
-	return true, e.withLV(ctx, source, changing, "clone "+source, func(ctx context.Context, c *lvm.Client, v *view, lv lvm.LV) error {
+	if !f.fresh {
+		// An earlier attempt may have copied another moment. That is written down before there is a snapshot of the new one.
+		if err := e.beginAgain(ctx, t); err != nil {
+			return err
+		}
+	}
+	return e.withLV(ctx, source, changing, "clone "+source, func(ctx context.Context, c *lvm.Client, v *view, lv lvm.LV) error {
 		vol, ok := v.volume(lv)
 		if !ok || vol.CreatedAt.After(t.record.created()) {
 			return fmt.Errorf("%w: the source volume %s was deleted before it was copied", ErrNotFound, source)
@@ -100,6 +106,40 @@ func (e *Engine) cutForClone(ctx context.Context, t target, source string) (bool
 		}
 		return nil
 	})
+}
+
+// beginAgain forgets how far a copy is.
+func (e *Engine) beginAgain(ctx context.Context, t *target) error {
+	t.filling = filling{kind: fillCopy, again: true}
+	return e.withLV(ctx, t.lv.Name, changing, "begin again "+t.lv.Name, func(ctx context.Context, c *lvm.Client, v *view, lv lvm.LV) error {
+		if lv.UUID != t.lv.UUID {
+			return fmt.Errorf("%w: another volume has taken the name of %s", ErrPending, lv.Name)
+		}
+		return v.changeFill(ctx, c, lv, t.filling, nil, nil)
+	})
+}
+
+// dropClone removes the snapshot that a volume was copied from, which nobody else knows of. If that fails, the sweep does it.
+func (e *Engine) dropClone(ctx context.Context, t target) {
+	if !t.isClone() {
+		return
+	}
+	name := cloneLV(t.record[tagName])
+	err := e.withLV(ctx, name, changing, "drop "+name, func(ctx context.Context, c *lvm.Client, v *view, _ lvm.LV) error {
+		return v.discardClone(ctx, c, t.record)
+	})
+	if ignoreNotFound(err) != nil {
+		klog.FromContext(ctx).Error(err, "The snapshot that a volume was copied from is still there", "lv", name)
+	}
+}
+
+// discardClone removes the snapshot that was cut for the copy with that record, if there is one.
+func (v *view) discardClone(ctx context.Context, c *lvm.Client, of record) error {
+	lv, ok := v.find(cloneLV(of[tagName]))
+	if !ok || !v.isClone(lv) {
+		return nil
+	}
+	return v.discard(ctx, c, lv)
 }
 
 // checkSource says whether an active COW snapshot is still what was cut, and if it is not, writes it down.
@@ -127,7 +167,7 @@ func (v *view) recordLost(ctx context.Context, c *lvm.Client, lv lvm.LV) error {
 	return c.ChangeTags(ctx, lv.Name, nil, []string{tag(tagInvalid, strconv.FormatInt(v.e.now().UnixNano(), 10))})
 }
 
-// closeSource, which may be tried again, gives the source back: inactive, if it was, and gone, if it was for this copy only.
+// closeSource, which may be tried again, gives the source back: inactive, if it was.
 func (e *Engine) closeSource(ctx context.Context, s *openedSource) error {
 	err := e.withLV(ctx, s.lv.Name, changing, "read "+s.lv.Name, func(ctx context.Context, c *lvm.Client, v *view, lv lvm.LV) error {
 		holder := lv
@@ -136,15 +176,10 @@ func (e *Engine) closeSource(ctx context.Context, s *openedSource) error {
 		}
 		// In the turn, so that a caller who wants the volume active comes before or after.
 		e.unread(s)
-		if s.idle {
-			if err := v.deactivateIfIdle(ctx, c, holder); err != nil {
-				return err
-			}
-		}
-		if !s.clone {
+		if !s.idle {
 			return nil
 		}
-		return v.discard(ctx, c, lv)
+		return v.deactivateIfIdle(ctx, c, holder)
 	})
 	e.unread(s) // though it could not even be found
 	return ignoreNotFound(err)

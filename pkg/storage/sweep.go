@@ -10,21 +10,9 @@ import (
 	"github.com/lvmsnap/lvmsnap/pkg/lvm"
 )
 
-// sweep repairs and removes what a crash left of this driver's LVs, before anything else changes the group; swept says
-// that there was something. What a fill works on is no leftover.
+// sweep removes what a crash left of this driver's LVs, before anything else changes the group; swept says that there was
+// something. What a fill works on is no leftover.
 func (v *view) sweep(ctx context.Context, c *lvm.Client) (swept bool, err error) {
-	// A suspended origin comes first: commands that touch its devices would hang.
-	for _, lv := range v.lvs {
-		if suspended, err := v.suspended(ctx, lv); err != nil {
-			return swept, err
-		} else if !suspended {
-			continue
-		}
-		if err := c.Refresh(ctx, lv.Name); err != nil {
-			return swept, fmt.Errorf("%s/%s is suspended and cannot be resumed: %w", v.group.Name(), lv.Name, err)
-		}
-		v.recovered(ctx, Recovery{RecoveredSuspended, lv.Name, "its device was suspended, and its I/O hung", "LVM loaded its tables anew and resumed it"})
-	}
 	for _, lv := range v.lvs {
 		kind, why := v.leftover(lv)
 		if why == "" {
@@ -39,19 +27,21 @@ func (v *view) sweep(ctx context.Context, c *lvm.Client) (swept bool, err error)
 	return swept, nil
 }
 
-// suspended: only a COW snapshot's creation suspends a thick volume, and nobody's runs now.
-func (v *view) suspended(ctx context.Context, lv lvm.LV) (bool, error) {
-	if lv.Pool != "" || isCOW(lv) {
-		return false, nil
+// suspended: a thick volume is, whose COW snapshot was being made. Commands that touch its devices would hang.
+func (v *view) suspended(ctx context.Context) (bool, error) {
+	for _, lv := range v.lvs {
+		if lv.Pool != "" || isCOW(lv) {
+			continue
+		}
+		if _, ok := v.owned(lv, VolumeLV); !ok && !v.aside(lv) {
+			continue
+		}
+		info, err := v.e.kernel.Info(ctx, v.group.Name(), lv.Name)
+		if err != nil && !errors.Is(err, dm.ErrNoDevice) || err == nil && info.Suspended {
+			return err == nil, err
+		}
 	}
-	if _, ok := v.owned(lv, VolumeLV); !ok && !v.aside(lv) {
-		return false, nil
-	}
-	info, err := v.e.kernel.Info(ctx, v.group.Name(), lv.Name)
-	if errors.Is(err, dm.ErrNoDevice) {
-		return false, nil
-	}
-	return info.Suspended, err
+	return false, nil
 }
 
 // leftover says why an LV is one; empty when it is not.

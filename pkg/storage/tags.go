@@ -25,6 +25,7 @@ const (
 	tagAccess  = "access"  // mount or block; left out when usualAccess
 	tagFS      = "fs"      // file system type
 	tagInit    = "init"    // see Init
+	tagLayout  = "layout"  // of a thick volume that is not linear, as it was asked for; see Layout.text
 	tagFill    = "fill"    // see filling; gone once the content is there
 	tagInvalid = "invalid" // when a COW snapshot was seen to be lost: while it is inactive, nothing else tells
 	tagObject  = "object"  // namespace/name of the claim or VolumeSnapshot (text)
@@ -41,7 +42,7 @@ type record map[string]string
 func (r record) tags() []string {
 	var out []string
 	for _, key := range []string{
-		tagDriver, tagName, tagSize, tagCreated, tagSource, tagAccess, tagFS, tagInit, tagFill, tagInvalid, tagObject, tagContent,
+		tagDriver, tagName, tagSize, tagCreated, tagSource, tagAccess, tagFS, tagInit, tagLayout, tagFill, tagInvalid, tagObject, tagContent,
 	} {
 		v := r[key]
 		usual := key == tagAccess && v == r.usualAccess() || key == tagContent && v == r.usualContent()

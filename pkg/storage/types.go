@@ -3,7 +3,10 @@
 // neither CSI nor command lines. LVM's metadata, with the tags of tags.go, is its only record (docs/adr/0001).
 package storage
 
-import "time"
+import (
+	"fmt"
+	"time"
+)
 
 // AccessType is how a volume is handed to its workload. It is fixed when the volume is created.
 type AccessType string
@@ -49,13 +52,21 @@ type Class struct {
 // unit of the sizes of such volumes: whole extents, the same number on each stripe.
 func (c Class) unit(extentBytes int64) int64 { return extentBytes * int64(max(c.Layout.Stripes, 1)) }
 
-// Layout is how a thick volume lies on the group's disks; empty is linear. What exists does not tell: it is for those
-// that are to be made. lvmraid(7)
+// Layout is how a thick volume lies on the group's disks; empty is linear. It is for those that are to be made: a volume that exists
+// has it in a tag only, as it was asked for, and an administrator may have converted it since (lvconvert). lvmraid(7)
 type Layout struct {
 	RAIDType    string // raid1, raid5 or raid10; empty: linear, or with Stripes striped
 	Stripes     int    // without parity and copies
 	StripeBytes int64  // default: LVM's
 	Mirrors     int    // the copies beside the first
+}
+
+// text is the layout in a tag, RAID type:stripes:stripe bytes:mirrors; empty when it is linear.
+func (l Layout) text() string {
+	if l == (Layout{}) {
+		return ""
+	}
+	return fmt.Sprintf("%s:%d:%d:%d", l.RAIDType, l.Stripes, l.StripeBytes, l.Mirrors)
 }
 
 // VolumeSpec is a validated request for a volume.

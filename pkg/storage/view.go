@@ -231,44 +231,6 @@ func (v *view) sourceOf(lv string) *Source {
 	}
 }
 
-// lvConditions reads LVM's own complaints about an LV; lvs(8), lv_attr.
-func lvConditions(group string, lv lvm.LV) []Condition {
-	name := group + "/" + lv.Name
-	var out []Condition
-	switch lv.Attr.Health() {
-	case 'p':
-		out = append(out, Condition{
-			SeverityInaccessible, "DiskMissing",
-			name + " is partly on a disk that is missing; see `pvs` and `vgs`",
-		})
-	case 'F':
-		out = append(out, Condition{SeverityInaccessible, "PoolFailed", "the thin pool of " + name + " has failed; see lvmthin(7), repair"})
-	}
-	if lv.Attr.InvalidSnapshot() {
-		out = append(out, snapshotLost(group, lv))
-	}
-	return out
-}
-
-func snapshotLost(group string, lv lvm.LV) Condition {
-	return Condition{
-		SeverityDataLoss, "SnapshotInvalid",
-		fmt.Sprintf("the COW of snapshot %s/%s overflowed or could not be written, and its content is lost; it can only be deleted", group, lv.Name),
-	}
-}
-
-// lostSnapshots are conditions of a volume: CSI has no health of snapshots.
-func (v *view) lostSnapshots(vol Volume) []Condition {
-	var out []Condition
-	for _, lv := range v.cowSnapshots(lvm.LV{Name: path.Base(vol.DevicePath)}) {
-		if s, ok := v.snapshot(lv); ok && len(s.Conditions) > 0 {
-			c := s.Conditions[0]
-			out = append(out, Condition{SeverityDegraded, c.Reason, c.Message})
-		}
-	}
-	return out
-}
-
 // contentBytes is the size of what an LV shows: a COW snapshot's own size is that of its COW.
 func contentBytes(lv lvm.LV) int64 {
 	if lv.OriginBytes > 0 {
@@ -277,12 +239,12 @@ func contentBytes(lv lvm.LV) int64 {
 	return lv.SizeBytes
 }
 
-// volumes lists this driver's volumes, as far as they have their content.
-func (v *view) volumes() []Volume {
-	out := make([]Volume, 0, len(v.lvs))
+// volumes are the LVs of this driver's volumes, as far as they have their content.
+func (v *view) volumes() []lvm.LV {
+	out := make([]lvm.LV, 0, len(v.lvs))
 	for _, lv := range v.lvs {
-		if vol, ok := v.volume(lv); ok && !v.fillOf(lv).unborn() {
-			out = append(out, vol)
+		if _, ok := v.owned(lv, VolumeLV); ok && !v.fillOf(lv).unborn() {
+			out = append(out, lv)
 		}
 	}
 	return out

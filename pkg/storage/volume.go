@@ -120,6 +120,7 @@ func (e *Engine) createVolume(ctx context.Context, c *lvm.Client, v, elsewhere *
 		tagDriver: e.driver, tagName: spec.Name, tagSize: strconv.FormatInt(requested, 10),
 		tagCreated: strconv.FormatInt(e.now().UnixNano(), 10),
 		tagAccess:  string(spec.Access), tagFS: spec.FSType, tagInit: string(initFor(spec, source)),
+		tagLayout: spec.Class.Layout.text(),
 		tagObject: objectText(spec.Claim.Namespace, spec.Claim.Name), tagContent: spec.Claim.VolumeName,
 	}
 	nv := NewVolume{LV: name, Class: placed, SizeBytes: size, Group: v.metadata}
@@ -218,7 +219,11 @@ func (e *Engine) existingVolume(ctx context.Context, c *lvm.Client, v *view, lv 
 		return Volume{}, fmt.Errorf("%w: %s/%s is in the way of volume %q and was not made by this driver; rename it (lvrename)",
 			ErrConflict, v.group.Name(), lv.Name, spec.Name)
 	}
-	if diff := difference(vol, spec); diff != "" {
+	diff := difference(vol, spec)
+	if was, wanted := v.records.of(lv)[tagLayout], spec.Class.Layout.text(); diff == "" && was != wanted {
+		diff = fmt.Sprintf("its layout is %q, not %q (RAID type:stripes:stripe bytes:mirrors)", was, wanted)
+	}
+	if diff != "" {
 		return Volume{}, fmt.Errorf("%w: volume %q: %s", ErrConflict, spec.Name, diff)
 	}
 	if v.state(lv) != StateCommitted {
@@ -278,7 +283,8 @@ func (e *Engine) withVolume(
 		}
 		switch fill := v.fillOf(lv); {
 		case fill.unborn():
-			return fmt.Errorf("%w: %s/%s has no content yet", ErrNotFound, v.group.Name(), lv.Name)
+			return fmt.Errorf("%w: %s/%s does not exist before it has its content: %s",
+				ErrNotFound, v.group.Name(), lv.Name, e.fills.find(lv.Name).progressText())
 		case fill.kind == fillGrow && m == changing:
 			return e.startFill(ctx, lv.Name, false).pending()
 		}
@@ -294,8 +300,8 @@ func (e *Engine) Volume(ctx context.Context, id string) (Volume, error) {
 	}
 	return read(ctx, func() (Volume, error) {
 		var out Volume
-		err := e.withVolume(ctx, h, looking, "Volume", func(ctx context.Context, _ *lvm.Client, v *view, _ lvm.LV, vol Volume) error {
-			list, err := e.withConditions(ctx, v, []Volume{vol})
+		err := e.withVolume(ctx, h, looking, "Volume", func(ctx context.Context, _ *lvm.Client, v *view, lv lvm.LV, _ Volume) error {
+			list, err := v.withConditions(ctx, []lvm.LV{lv})
 			if err == nil {
 				out = list[0]
 			}
@@ -311,7 +317,7 @@ func (e *Engine) Volumes(ctx context.Context) ([]Volume, error) {
 		var out []Volume
 		for _, g := range e.groups {
 			err := e.inTurn(ctx, g, looking, "Volumes", func(ctx context.Context, _ *lvm.Client, v *view) error {
-				list, err := e.withConditions(ctx, v, v.volumes())
+				list, err := v.withConditions(ctx, v.volumes())
 				out = append(out, list...)
 				return err
 			})
@@ -322,26 +328,4 @@ func (e *Engine) Volumes(ctx context.Context) ([]Volume, error) {
 		slices.SortFunc(out, byID(func(v Volume) string { return v.ID }))
 		return out, nil
 	})
-}
-
-// withConditions adds to each volume what the kernel knows of it and what is wrong with its pool.
-func (e *Engine) withConditions(ctx context.Context, v *view, volumes []Volume) ([]Volume, error) {
-	conditions := map[string][]Condition{}
-	for _, b := range e.backends {
-		pools, err := b.Pools(ctx, v.group.Name(), v.lvs)
-		if err != nil {
-			return nil, err
-		}
-		for _, p := range pools {
-			conditions[p.Name] = p.Conditions
-		}
-	}
-	for i := range volumes {
-		if err := v.ask(ctx, &volumes[i]); err != nil {
-			return nil, err
-		}
-		volumes[i].Conditions = append(volumes[i].Conditions, conditions[volumes[i].Class.ThinPool]...)
-		volumes[i].Conditions = append(volumes[i].Conditions, v.lostSnapshots(volumes[i])...)
-	}
-	return volumes, nil
 }

@@ -21,12 +21,17 @@ func (l *LVM) OnFill(hook func(ctx context.Context, device string) error) {
 	l.fillHook = hook
 }
 
+// What a fill leaves when it ends half way, and what becomes of it when it is continued with another source.
+const (
+	halfOf  = "half of "
+	mixture = "halves of two moments"
+)
+
 // Zero and Copy are pkg/blockcopy on this host's devices.
 func (l *LVM) Zero(ctx context.Context, device string, o blockcopy.Options) (blockcopy.Progress, error) {
-	return l.fill(ctx, device, o, func() (string, error) {
-		if o.OffsetBytes > 0 {
-			v, err := l.device(device)
-			return v.content, err // which is all at the begin
+	return l.fill(ctx, device, o, o.OffsetBytes > 0, func(v *volume) (string, error) {
+		if o.OffsetBytes > 0 && v.content != halfOf {
+			return v.content, nil // what was there before it grew
 		}
 		return "", nil
 	})
@@ -34,7 +39,7 @@ func (l *LVM) Zero(ctx context.Context, device string, o blockcopy.Options) (blo
 
 // Copy copies.
 func (l *LVM) Copy(ctx context.Context, r blockcopy.Request, o blockcopy.Options) (blockcopy.Progress, error) {
-	return l.fill(ctx, r.Destination, o, func() (string, error) {
+	return l.fill(ctx, r.Destination, o, o.OffsetBytes > 0 || r.DestinationZeroed, func(*volume) (string, error) {
 		v, err := l.device(r.Source)
 		if err != nil {
 			return "", err
@@ -52,18 +57,27 @@ func (l *LVM) Copy(ctx context.Context, r blockcopy.Request, o blockcopy.Options
 	})
 }
 
-func (l *LVM) fill(ctx context.Context, path string, o blockcopy.Options, content func() (string, error)) (blockcopy.Progress, error) {
+// fill writes the content; on says that it goes on where an earlier one ended, or trusts in what that has left.
+func (l *LVM) fill(ctx context.Context, path string, o blockcopy.Options, on bool, content func(*volume) (string, error)) (blockcopy.Progress, error) {
 	l.mu.Lock()
 	v, err := l.device(path)
 	if err == nil && v.open > 0 {
 		err = unix.EBUSY
 	}
+	before := v.content
+	text := ""
+	if err == nil {
+		text, err = content(v)
+	}
 	if err != nil {
 		l.mu.Unlock()
 		return blockcopy.Progress{}, err
 	}
-	if v.poolName == "" && o.OffsetBytes == 0 {
-		v.content = "half of a copy"
+	if text != before {
+		v.content = halfOf + text
+	}
+	if on && strings.HasPrefix(before, halfOf) && before != halfOf+text {
+		v.content, text = mixture, mixture
 	}
 	v.open++
 	hook := l.fillHook
@@ -81,10 +95,9 @@ func (l *LVM) fill(ctx context.Context, path string, o blockcopy.Options, conten
 	if err == nil {
 		err = ctx.Err()
 	}
-	if err != nil {
-		return p, err
+	if err == nil {
+		_, err = content(v) // the source may have been lost meanwhile
 	}
-	text, err := content()
 	if err != nil {
 		return p, err
 	}

@@ -75,6 +75,23 @@ func (l *LVM) SnapshotStatus(ctx context.Context, group, name string) (dm.Snapsh
 	return dm.SnapshotStatus{UsedBytes: v.cow.used(), TotalBytes: v.size, MetadataBytes: v.cow.metadata()}, nil
 }
 
+// RAIDStatus implements dm.Kernel.
+func (l *LVM) RAIDStatus(ctx context.Context, group, name string) (dm.RAIDStatus, error) {
+	if err := ctx.Err(); err != nil {
+		return dm.RAIDStatus{}, context.Cause(ctx)
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	_, v := l.lookup(group, name)
+	if v == nil || v.images == 0 || !v.active {
+		return dm.RAIDStatus{}, fmt.Errorf("%w: %s/%s is not an active RAID volume", dm.ErrNoDevice, group, name)
+	}
+	each := v.size / v.dataImages
+	return dm.RAIDStatus{
+		Type: v.segType, Devices: int(v.images), Failed: v.failed, Action: "idle", SyncedBytes: each, TotalBytes: each,
+	}, nil
+}
+
 // Info implements dm.Kernel.
 func (l *LVM) Info(ctx context.Context, group, name string) (dm.Info, error) {
 	if err := ctx.Err(); err != nil {

@@ -76,6 +76,15 @@ func (l *LVM) SetPoolMode(group, pool, mode string, needsCheck bool) {
 	v.pool.mode, v.pool.needsCheck = mode, needsCheck
 }
 
+// FailImages makes so many disks of a RAID volume fail.
+func (l *LVM) FailImages(group, name string, n int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	_, v := l.lookup(group, name)
+	must(v != nil && int64(n) <= v.images, "%s/%s has no %d images", group, name, n)
+	v.failed = n
+}
+
 // SetErrorWhenFull sets whether writers get an error at once when the pool is full.
 func (l *LVM) SetErrorWhenFull(group, pool string, yes bool) {
 	l.mu.Lock()
