@@ -328,7 +328,7 @@ func (e *Engine) Volumes(ctx context.Context) ([]Volume, error) {
 func (e *Engine) withConditions(ctx context.Context, v *view, volumes []Volume) ([]Volume, error) {
 	conditions := map[string][]Condition{}
 	for _, b := range e.backends {
-		pools, err := b.Pools(ctx, v.group.Name(), v.lvs)
+		pools, err := b.Pools(ctx, v.metadata)
 		if err != nil {
 			return nil, err
 		}
