@@ -15,15 +15,33 @@ import (
 )
 
 // newGrowingHost has a pool of 100 MiB in a group with so much more, and an engine that extends it at 80 % by 20 %.
-func newGrowingHost(t *testing.T, freeBytes int64) *host {
+func newGrowingHost(t *testing.T, freeBytes int64, names ...string) *host {
 	t.Helper()
+	if len(names) == 0 {
+		names = []string{group}
+	}
 	fake := lvmtest.New()
-	fake.AddGroup(group, 100*mib+2*16*mib+freeBytes)
-	fake.AddPool(group, pool, 100*mib, 16*mib, 64<<10, true)
-	g, err := lvm.NewGroup(group, lvm.GroupOptions{Executor: fake})
-	must(t, err)
+	for _, name := range names {
+		fake.AddGroup(name, 100*mib+2*16*mib+freeBytes)
+		fake.AddPool(name, pool, 100*mib, 16*mib, 64<<10, true)
+	}
+	h := &host{LVM: fake}
+	h.openGrowing(t, names...)
+	return h
+}
+
+// openGrowing starts an engine, as after a restart.
+func (h *host) openGrowing(t *testing.T, names ...string) {
+	t.Helper()
+	fake := h.LVM
+	var groups []*lvm.Group
+	for _, name := range names {
+		g, err := lvm.NewGroup(name, lvm.GroupOptions{Executor: fake})
+		must(t, err)
+		groups = append(groups, g)
+	}
 	e, err := storage.New(t.Context(), storage.Options{
-		Driver: "csi.lvmsnap.io", NodeID: node, Groups: []*lvm.Group{g}, Kernel: fake, Fill: storage.FillOptions{Filler: fake},
+		Driver: "csi.lvmsnap.io", NodeID: node, Groups: groups, Kernel: fake, Fill: storage.FillOptions{Filler: fake},
 		COW: storage.COWOptions{Interval: 2 * time.Millisecond},
 		Backends: map[storage.Type]storage.Backend{
 			storage.TypeThin: thin.New(thin.Options{
@@ -35,7 +53,7 @@ func newGrowingHost(t *testing.T, freeBytes int64) *host {
 	})
 	must(t, err)
 	t.Cleanup(e.Close)
-	return &host{fake, e}
+	h.Engine = e
 }
 
 func (h *host) pool(t *testing.T) storage.Pool {
@@ -200,4 +218,43 @@ func TestPoolWithFullMetadata(t *testing.T) {
 	_, err = h.cut(t.Context(), "late", v)
 	must(t, err)
 	must(t, h.DeleteSnapshot(t.Context(), s.ID))
+}
+
+// LVM was killed in the middle of a growth. Whether it had done it or not, the next engine does what is left to do.
+func TestPoolGrowthInterrupted(t *testing.T) {
+	for _, carriedOut := range []bool{true, false} {
+		h := newGrowingHost(t, 400*mib)
+		h.SetPoolUsage(group, pool, 85*mib, 10)
+		h.CrashNext(lvmtest.Verb("lvextend"), carriedOut)
+		h.run(t)
+		eventually(t, "attempt", func() bool { return grown(h.pool(t), "data", "error") == 1 })
+		h.openGrowing(t, group)
+		h.run(t)
+		eventually(t, "growth", func() bool { return h.pool(t).SizeBytes == 120*mib })
+		time.Sleep(10 * time.Millisecond)
+		if p := h.pool(t); p.SizeBytes != 120*mib || grown(p, "data", "ok") != map[bool]int64{true: 0, false: 1}[carriedOut] {
+			t.Errorf("carried out %t: %+v", carriedOut, p)
+		}
+	}
+}
+
+// A group that hangs does not keep the pools of others from growing.
+func TestPoolsOfOtherGroupsGrow(t *testing.T) {
+	h := newGrowingHost(t, 400*mib, "vg-a", "vg-b")
+	hang := h.HangNext(lvmtest.Verb("lvextend"))
+	h.SetPoolUsage("vg-a", pool, 85*mib, 10)
+	h.run(t)
+	<-hang.Begun()
+	h.SetPoolUsage("vg-b", pool, 85*mib, 10)
+	size := func(group string) int64 {
+		st, err := h.PoolStatus(t.Context(), group, pool)
+		must(t, err)
+		return st.SizeBytes()
+	}
+	eventually(t, "growth", func() bool { return size("vg-b") > 100*mib })
+	if got := size("vg-a"); got != 100*mib {
+		t.Errorf("the one that hangs has %d bytes", got)
+	}
+	hang.Release()
+	eventually(t, "growth", func() bool { return size("vg-a") > 100*mib })
 }

@@ -17,7 +17,7 @@ const (
 	// looksAhead is for how many intervals there has to be room at the present pace: one until the next look, one in
 	// which others have the group's turn, and one in which the pace may double.
 	looksAhead = 3
-	// growthPause keeps a group without room from being asked for it every second.
+	// growthPause keeps a group without room from being asked for it every second, unless it has more room than it had.
 	growthPause = 15 * time.Second
 )
 
@@ -26,6 +26,7 @@ const (
 type watch struct {
 	e     *Engine
 	group *group
+	free  int64           // bytes of the group's extents
 	seen  map[string]look // by what is watched, a UUID with or without more
 	wrong map[string]bool // conditions of pools that were logged
 }
@@ -34,6 +35,7 @@ type watch struct {
 type look struct {
 	usedBytes int64
 	failed    time.Time // when it could not be extended
+	free      int64     // in the group then
 }
 
 // Run does until ctx ends what nobody calls for. A group that hangs does not keep the others from being looked after.
@@ -66,7 +68,7 @@ func (w *watch) run(ctx context.Context) {
 func (w *watch) look(ctx context.Context) error {
 	return w.e.inTurn(ctx, w.group, looking, "watch", func(ctx context.Context, _ *lvm.Client, v *view) error {
 		before := w.seen
-		w.seen = map[string]look{}
+		w.seen, w.free = map[string]look{}, v.metadata.FreeBytes
 		var failed error
 		for _, lv := range v.lvs {
 			if v.canOverflow(lv) {
@@ -80,15 +82,15 @@ func (w *watch) look(ctx context.Context) error {
 // saw records how full something is, and says how much of it will be used before it can be extended, at its present pace.
 func (w *watch) saw(key string, usedBytes int64, isNew bool, before map[string]look) (soon int64, paused bool) {
 	last, seen := before[key]
-	w.seen[key] = look{usedBytes, last.failed}
+	w.seen[key] = look{usedBytes, last.failed, last.free}
 	if seen || isNew { // what is new was empty
 		soon = looksAhead * max(usedBytes-last.usedBytes, 0)
 	}
-	return soon, w.e.now().Sub(last.failed) < growthPause
+	return soon, w.e.now().Sub(last.failed) < growthPause && w.free <= last.free
 }
 
 func (w *watch) failed(key string) {
-	w.seen[key] = look{w.seen[key].usedBytes, w.e.now()}
+	w.seen[key] = look{w.seen[key].usedBytes, w.e.now(), w.free}
 }
 
 func (w *watch) pools(ctx context.Context, v *view, before map[string]look) error {
