@@ -30,6 +30,9 @@ type options struct {
 	hostNamespace       bool
 	poolDataReserve     percent
 	poolMetadataReserve percent
+	poolThreshold       threshold
+	poolPercent         percent
+	overprovisionRatio  ratio
 	copyRateLimit       quantity
 	copyParallelism     uint16
 	cowThreshold        percent
@@ -54,6 +57,10 @@ func newFlagSet(o *options) *pflag.FlagSet {
 	o.poolDataReserve, o.poolMetadataReserve = 5, 10
 	fs.Var(&o.poolDataReserve, "pool-data-reserve", "create nothing in a thin pool with less than this `percentage` of its data free")
 	fs.Var(&o.poolMetadataReserve, "pool-metadata-reserve", "create nothing in a thin pool with less than this `percentage` of its metadata free")
+	o.overprovisionRatio, o.poolThreshold, o.poolPercent = 3, 100, 20
+	fs.Var(&o.overprovisionRatio, "overprovision-ratio", "the volumes of a thin pool may have together so `many` times its size, where their class does not say (overprovisionRatio)")
+	fs.Var(&o.poolThreshold, "pool-autoextend-threshold", "extend the data or metadata of a thin pool that is fuller than this `percentage`; 100 is never")
+	fs.Var(&o.poolPercent, "pool-autoextend-percent", "extend it by this `percentage` of its size")
 	fs.Var(&o.copyRateLimit, "copy-rate-limit", "copy and zero volumes with at most so many `bytes` a second altogether (100Mi, say); 0 is no limit")
 	fs.Uint16Var(&o.copyParallelism, "copy-parallelism", 2, "copy or zero at most this `number` of volumes at a time")
 	o.cowThreshold, o.cowPercent = 70, 20
@@ -121,6 +128,9 @@ func (o *options) validate() error {
 	if o.cowPercent == 0 {
 		return errors.New("--cow-autoextend-percent: 0% is no extension; --cow-autoextend-threshold=0 turns it off")
 	}
+	if o.poolPercent == 0 {
+		return errors.New("--pool-autoextend-percent: 0% is no extension; --pool-autoextend-threshold=100 turns it off")
+	}
 	if !filepath.IsAbs(o.workDir) {
 		return fmt.Errorf("--work-dir: %q is not an absolute path", o.workDir)
 	}
@@ -144,6 +154,39 @@ func (p *percent) Set(s string) error {
 
 // Type implements pflag.Value.
 func (p *percent) Type() string { return "percentage" }
+
+// threshold is a flag value: as percent, from 50 to 100. LVM takes what is less than 50 for 50 (lvmthin(7)); here it is an error.
+type threshold float64
+
+func (t *threshold) String() string { return (*percent)(t).String() }
+
+// Set implements pflag.Value.
+func (t *threshold) Set(s string) error {
+	f, err := strconv.ParseFloat(strings.TrimSuffix(s, "%"), 64)
+	if err != nil || !(f >= 50 && f <= 100) {
+		return fmt.Errorf("%q is not a percentage from 50 to 100", s)
+	}
+	*t = threshold(f)
+	return nil
+}
+
+// Type implements pflag.Value.
+func (t *threshold) Type() string { return "percentage" }
+
+// ratio is a flag value: a number from 1.
+type ratio float64
+
+func (r *ratio) String() string { return strconv.FormatFloat(float64(*r), 'g', -1, 64) }
+
+// Set implements pflag.Value.
+func (r *ratio) Set(s string) error {
+	f, err := driver.ParseRatio(s)
+	*r = ratio(f)
+	return err
+}
+
+// Type implements pflag.Value.
+func (r *ratio) Type() string { return "number" }
 
 // quantity is a flag value: bytes, as Kubernetes writes them (100Mi), or 0.
 type quantity int64

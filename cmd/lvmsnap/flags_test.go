@@ -23,6 +23,7 @@ func TestParseFlags(t *testing.T) {
 		o := options{
 			endpoint: "unix:///csi/csi.sock", nodeID: hostName, driverName: "csi.lvmsnap.io", volumeGroups: []string{"vg"},
 			workDir: "/run/lvmsnap", poolDataReserve: 5, poolMetadataReserve: 10, copyParallelism: 2, cowThreshold: 70, cowPercent: 20,
+			poolThreshold: 100, poolPercent: 20, overprovisionRatio: 3,
 		}
 		change(&o)
 		return o
@@ -38,12 +39,14 @@ func TestParseFlags(t *testing.T) {
 				"--endpoint=unix:/x.sock", "--node-id=n1", "--driver-name=d.example", "--volume-group=a", "--metrics-address=:9090", "--enable-pprof",
 				"--work-dir=/var/x", "--host-namespace", "--pool-data-reserve=1", "--pool-metadata-reserve=2", "-v=0",
 				"--copy-rate-limit=100Mi", "--copy-parallelism=3", "--cow-autoextend-threshold=0", "--cow-autoextend-percent=50%",
+				"--pool-autoextend-threshold=80%", "--pool-autoextend-percent=10", "--overprovision-ratio=1.5",
 			},
 			nodeName: "not this",
 			want: options{
 				endpoint: "unix:/x.sock", nodeID: "n1", driverName: "d.example", volumeGroups: []string{"a"}, metricsAddress: ":9090", enablePprof: true,
 				workDir: "/var/x", hostNamespace: true, poolDataReserve: 1, poolMetadataReserve: 2,
 				copyRateLimit: 100 << 20, copyParallelism: 3, cowThreshold: 0, cowPercent: 50,
+				poolThreshold: 80, poolPercent: 10, overprovisionRatio: 1.5,
 			},
 		},
 		"groups, repeated": {
@@ -74,7 +77,8 @@ func TestParseFlags(t *testing.T) {
 			args: []string{"--version"}, nodeName: "n",
 			want: options{
 				endpoint: "unix:///csi/csi.sock", driverName: "csi.lvmsnap.io", workDir: "/run/lvmsnap",
-				poolDataReserve: 5, poolMetadataReserve: 10, copyParallelism: 2, cowThreshold: 70, cowPercent: 20, version: true,
+				poolDataReserve: 5, poolMetadataReserve: 10, copyParallelism: 2, cowThreshold: 70, cowPercent: 20,
+				poolThreshold: 100, poolPercent: 20, overprovisionRatio: 3, version: true,
 			},
 		},
 	} {
@@ -119,6 +123,11 @@ func TestParseFlagsRefuses(t *testing.T) {
 		"no rate":             {[]string{"--volume-group=a", "--copy-rate-limit=fast"}, "not a size"},
 		"no copies":           {[]string{"--volume-group=a", "--copy-parallelism=0"}, "--copy-parallelism: 0"},
 		"no extension":        {[]string{"--volume-group=a", "--cow-autoextend-percent=0"}, "--cow-autoextend-percent: 0%"},
+		"no pool extension":   {[]string{"--volume-group=a", "--pool-autoextend-percent=0"}, "--pool-autoextend-percent: 0%"},
+		"a low threshold":     {[]string{"--volume-group=a", "--pool-autoextend-threshold=49"}, "from 50 to 100"},
+		"a high threshold":    {[]string{"--volume-group=a", "--pool-autoextend-threshold=101%"}, "from 50 to 100"},
+		"less than a pool":    {[]string{"--volume-group=a", "--overprovision-ratio=0.9"}, "from 1 to 1000"},
+		"a ratio, not":        {[]string{"--volume-group=a", "--overprovision-ratio=NaN"}, "from 1 to 1000"},
 		"a loud voice":        {[]string{"--volume-group=a", "-v=loud"}, "invalid argument \"loud\""},
 	} {
 		t.Run(name, func(t *testing.T) {

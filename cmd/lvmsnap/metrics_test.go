@@ -1,12 +1,16 @@
 package main
 
 import (
+	"os"
+	"regexp"
 	"strings"
 	"testing"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
+	"k8s.io/klog/v2"
 
+	"github.com/lvmsnap/lvmsnap/pkg/driver"
 	"github.com/lvmsnap/lvmsnap/pkg/storage"
 )
 
@@ -33,5 +37,55 @@ lvmsnap_recoveries_total{kind="jam"} 5
 `))
 	if err != nil {
 		t.Error(err)
+	}
+}
+
+// named are the metrics of a collector.
+type named struct{ names map[string]bool }
+
+func (n named) Register(c prometheus.Collector) error {
+	descs := make(chan *prometheus.Desc)
+	go func() {
+		defer close(descs)
+		c.Describe(descs)
+	}()
+	for d := range descs {
+		n.names[regexp.MustCompile(`fqName: "([^"]*)"`).FindStringSubmatch(d.String())[1]] = true
+	}
+	return nil
+}
+
+func (n named) MustRegister(all ...prometheus.Collector) {
+	for _, c := range all {
+		_ = n.Register(c)
+	}
+}
+
+func (named) Unregister(prometheus.Collector) bool { return false }
+
+// Every metric is in the reference, and nothing else is.
+func TestMetricsAreDocumented(t *testing.T) {
+	text, err := os.ReadFile("../../docs/reference/metrics.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	documented := map[string]bool{}
+	for _, row := range regexp.MustCompile("(?m)^\\| `(lvmsnap_[a-z_]+)` \\|").FindAllStringSubmatch(string(text), -1) {
+		documented[row[1]] = true
+	}
+	n := named{map[string]bool{}}
+	newCommandMetrics(n)
+	n.MustRegister(engineMetrics{}, newPoolMetrics(nil, klog.Background()))
+	if _, err := driver.NewMetrics(n); err != nil {
+		t.Fatal(err)
+	}
+	for name := range n.names {
+		if !documented[name] {
+			t.Errorf("%s is not in docs/reference/metrics.md", name)
+		}
+		delete(documented, name)
+	}
+	for name := range documented {
+		t.Errorf("docs/reference/metrics.md has %s, which there is not", name)
 	}
 }

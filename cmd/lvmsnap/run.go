@@ -77,7 +77,7 @@ func run(ctx context.Context, o options) (err error) {
 		return err
 	}
 	defer engine.Close() // before the shells: its copies end with commands
-	registry.MustRegister(engineMetrics{engine})
+	registry.MustRegister(engineMetrics{engine}, newPoolMetrics(engine, logger))
 	files := mount.NewHost(host)
 	server, err := driver.New(driver.Options{
 		Name: o.driverName, Version: version, NodeID: o.nodeID, Endpoint: o.endpoint,
@@ -116,6 +116,8 @@ func newEngine(ctx context.Context, o options, groups []*lvm.Group, kernel dm.Ke
 		Backends: map[storage.Type]storage.Backend{
 			storage.TypeThin: thin.New(thin.Options{
 				Kernel: kernel, DataReservePercent: float64(o.poolDataReserve), MetadataReservePercent: float64(o.poolMetadataReserve),
+				OverprovisionRatio: float64(o.overprovisionRatio),
+				Growth:             thin.Growth{ThresholdPercent: float64(o.poolThreshold), ExtendPercent: float64(o.poolPercent)},
 			}),
 			storage.TypeThick: thick.New(kernel),
 		},

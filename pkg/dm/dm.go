@@ -78,6 +78,16 @@ func (s PoolStatus) SizeBytes() int64 { return int64(s.TotalDataBlocks) * s.Chun
 // UsedBytes is how much of the data device is in use.
 func (s PoolStatus) UsedBytes() int64 { return int64(s.UsedDataBlocks) * s.ChunkBytes } //nolint:gosec // a disk's size fits
 
+// MetadataBytes is the size of the metadata device, as far as the pool uses it.
+func (s PoolStatus) MetadataBytes() int64 {
+	return int64(s.TotalMetadataBlocks) * MetadataBlockBytes //nolint:gosec // at most 16 GiB
+}
+
+// UsedMetadataBytes is how much of the metadata device is in use.
+func (s PoolStatus) UsedMetadataBytes() int64 {
+	return int64(s.UsedMetadataBlocks) * MetadataBlockBytes //nolint:gosec // at most 16 GiB
+}
+
 func percent(used, total uint64) float64 {
 	if total == 0 {
 		return 100

@@ -5,6 +5,7 @@ import (
 	"maps"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"unicode"
 
@@ -16,6 +17,8 @@ const (
 	keyType        = "type"
 	keyVolumeGroup = "volumeGroup"
 	keyThinPool    = "thinPool"
+
+	keyOverprovisionRatio = "overprovisionRatio"
 )
 
 // Keys with this prefix belong to Kubernetes and its sidecars. Those that we do not read are ignored, whatever
@@ -36,7 +39,7 @@ const (
 
 // What errors tell the author of a class that he may use.
 var (
-	volumeKeys       = []string{keyType, keyVolumeGroup, keyThinPool, keyStripes, keyStripeSize, keyRAIDType, keyMirrors, keyFSType}
+	volumeKeys       = []string{keyType, keyVolumeGroup, keyThinPool, keyOverprovisionRatio, keyStripes, keyStripeSize, keyRAIDType, keyMirrors, keyFSType}
 	snapshotNameKeys = []string{keySnapshotName, keySnapshotNamespace, keyContentName}
 	snapshotKeys     = append([]string{keyCOWSize}, snapshotNameKeys...)
 )
@@ -80,11 +83,18 @@ func parseVolumeParameters(params map[string]string) (volumeParameters, error) {
 		}
 		*name.to = value
 	}
-	if p.class.Type == storage.TypeThick && p.class.ThinPool != "" {
-		return volumeParameters{}, fmt.Errorf("%w: parameter %s is for %s volumes, and the class says %s %s",
-			storage.ErrInvalid, keyThinPool, storage.TypeThin, keyType, storage.TypeThick)
+	for _, key := range []string{keyThinPool, keyOverprovisionRatio} {
+		if p.class.Type == storage.TypeThick && params[key] != "" {
+			return volumeParameters{}, fmt.Errorf("%w: parameter %s is for %s volumes, and the class says %s %s",
+				storage.ErrInvalid, key, storage.TypeThin, keyType, storage.TypeThick)
+		}
 	}
 	var err error
+	if text := params[keyOverprovisionRatio]; text != "" {
+		if p.class.OverprovisionRatio, err = ParseRatio(text); err != nil {
+			return volumeParameters{}, fmt.Errorf("%w: parameter %s: %w", storage.ErrInvalid, keyOverprovisionRatio, err)
+		}
+	}
 	if p.class.Layout, err = parseLayout(params, p.class.Type); err != nil {
 		return volumeParameters{}, err
 	}
@@ -97,6 +107,18 @@ func parseVolumeParameters(params map[string]string) (volumeParameters, error) {
 		return volumeParameters{}, err
 	}
 	return p, nil
+}
+
+// maxRatio is far beyond any use, and far below what arithmetic bears.
+const maxRatio = 1000
+
+// ParseRatio reads an over-provisioning ratio: how many times the size of their pool volumes may have together.
+func ParseRatio(text string) (float64, error) {
+	ratio, err := strconv.ParseFloat(text, 64)
+	if err != nil || !(ratio >= 1 && ratio <= maxRatio) {
+		return 0, fmt.Errorf("%q is not a number from 1 to %d", text, maxRatio)
+	}
+	return ratio, nil
 }
 
 // snapshotParameters is what the parameters of a VolumeSnapshotClass say, and those that csi-snapshotter adds

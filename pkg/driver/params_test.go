@@ -17,11 +17,11 @@ func TestParseVolumeParameters(t *testing.T) {
 		"none": {}, // classes without parameters must work
 		"all": {
 			map[string]string{
-				"type": "thin", "volumeGroup": "vg-1.x+_", "thinPool": "p0", keyFSType: "xfs",
+				"type": "thin", "volumeGroup": "vg-1.x+_", "thinPool": "p0", keyFSType: "xfs", "overprovisionRatio": "1.5",
 				keyPVCName: "data", keyPVCNamespace: "shop", keyPVName: "pvc-1",
 			},
 			volumeParameters{
-				class:  storage.Class{Type: storage.TypeThin, VolumeGroup: "vg-1.x+_", ThinPool: "p0"},
+				class:  storage.Class{Type: storage.TypeThin, VolumeGroup: "vg-1.x+_", ThinPool: "p0", OverprovisionRatio: 1.5},
 				fsType: "xfs",
 				claim:  storage.Claim{Namespace: "shop", Name: "data", VolumeName: "pvc-1"},
 			},
@@ -56,6 +56,10 @@ func TestParseVolumeParametersInvalid(t *testing.T) {
 		"case matters":        {map[string]string{"Type": "thin"}, []string{`"Type"`}},
 		"file system":         {map[string]string{keyFSType: "ntfs"}, []string{keyFSType, "ntfs", "ext4"}},
 		"pool of thick":       {map[string]string{"type": "thick", "thinPool": "p"}, []string{"thinPool"}},
+		"ratio of thick":      {map[string]string{"type": "thick", "overprovisionRatio": "2"}, []string{"overprovisionRatio", "thin"}},
+		"ratio below 1":       {map[string]string{"overprovisionRatio": "0.5"}, []string{"overprovisionRatio", "0.5", "from 1 to 1000"}},
+		"ratio of nothing":    {map[string]string{"overprovisionRatio": "many"}, []string{"overprovisionRatio", "many"}},
+		"endless ratio":       {map[string]string{"overprovisionRatio": "Inf"}, []string{"overprovisionRatio", "Inf"}},
 		"stripes of thin":     {map[string]string{"stripes": "2"}, []string{"stripes", "thick"}},
 		"no stripes":          {map[string]string{"type": "thick", "stripes": "0"}, []string{"stripes"}},
 		"stripe size":         {map[string]string{"type": "thick", "stripeSize": "64KiB"}, []string{"stripeSize", "64Ki"}},

@@ -20,6 +20,7 @@ var overrides = []string{
 	`global/use_lvmpolld=0`,
 	`global/notify_dbus=0`,
 	`activation/monitoring=0`,
+	`activation/thin_pool_autoextend_threshold=100`,
 	`activation/reserved_stack=0`,
 	`activation/reserved_memory=0`,
 	`backup/backup=0`,

@@ -66,6 +66,7 @@ func RunContract(t *testing.T, newGroup func(t *testing.T) fixture) {
 		{"PoolInactive", contractPoolInactive},
 		{"FullPool", contractFullPool},
 		{"MetadataFull", contractMetadataFull},
+		{"PoolGrowth", contractPoolGrowth},
 	}, thickContract...) {
 		t.Run(c.name, func(t *testing.T) { c.run(t, newGroup(t)) })
 	}

@@ -16,6 +16,7 @@ var (
 	ErrMetadataFull    = errors.New("the volume group's metadata area is full")
 	ErrInUse           = errors.New("the logical volume is in use")
 	ErrPoolJammed      = errors.New("the thin pool's metadata and LVM's disagree")
+	ErrPoolReadOnly    = errors.New("the thin pool is read-only")
 	ErrSuspended       = errors.New("a device is suspended")
 	ErrNothingToChange = errors.New("nothing to change")
 	ErrOriginActive    = errors.New("the origin of COW snapshots cannot be resized while it is active")
@@ -37,6 +38,7 @@ var messages = []struct {
 	err     error
 }{
 	{regexp.MustCompile(`(?i)already contain thin device|incompatible with current transaction|transaction_?id.*(mismatch|expected)`), ErrPoolJammed},
+	{regexp.MustCompile(`(?i)Cannot send messages to thin pool \S+ \S+ with read only metadata`), ErrPoolReadOnly},
 	{regexp.MustCompile(`(?i)metadata.*too large|exceeds maximum metadata size|Insufficient .*metadata (area )?space`), ErrMetadataFull},
 	{regexp.MustCompile(`(?i)Volume group "[^"]*" not found|Cannot process volume group`), ErrGroupNotFound},
 	{regexp.MustCompile(`(?i)Snapshot origin volumes can be resized only while inactive`), ErrOriginActive},

@@ -140,8 +140,9 @@ func TestErrors(t *testing.T) {
 		{`Logical volume vg0/s2 in use.; LV vg0/t1 has open 1 snapshot(s), not deactivating.`, ErrInUse},
 		{`New size (5 extents) matches existing size (5 extents).`, ErrNothingToChange},
 		{`New size given (2 extents) not larger than existing size (5 extents)`, ErrNothingToChange},
-		{`Thin pool vg0-pool-tpool (254:2) transaction_id is 4, while expected 5.`, ErrPoolJammed},        // lvm2: libdm/libdm-deptree.c
-		{`Thin pool vg0-pool-tpool (254:2) already contain thin device with device_id 3.`, ErrPoolJammed}, // docs: lvm-facts
+		{`Thin pool vg0-pool-tpool (254:2) transaction_id is 4, while expected 5.`, ErrPoolJammed},                                                             // lvm2: libdm/libdm-deptree.c
+		{`Cannot send messages to thin pool vg-pool-tpool (254:2) with read only metadata.; Failed to suspend vg/pool with queued messages.`, ErrPoolReadOnly}, // seen in the lab
+		{`Thin pool vg0-pool-tpool (254:2) already contain thin device with device_id 3.`, ErrPoolJammed},                                                      // docs: lvm-facts
 		{`Please specify either size or extents with snapshots.`, nil},
 		{`Logical volume vg0/v1 is not a thin pool.`, nil},
 		{`device-mapper: reload ioctl on  (254:4) failed: No data available`, nil},
@@ -149,7 +150,7 @@ func TestErrors(t *testing.T) {
 	} {
 		err := error(&CommandError{Args: []string{"lvcreate", "vg0/x"}, ExitCode: 5, Text: c.text})
 		for _, class := range []error{
-			ErrNotFound, ErrGroupNotFound, ErrExists, ErrNoSpace, ErrMetadataFull, ErrInUse, ErrPoolJammed, ErrSuspended, ErrNothingToChange,
+			ErrNotFound, ErrGroupNotFound, ErrExists, ErrNoSpace, ErrMetadataFull, ErrInUse, ErrPoolJammed, ErrPoolReadOnly, ErrSuspended, ErrNothingToChange,
 		} {
 			if got := errors.Is(err, class); got != errors.Is(c.want, class) {
 				t.Errorf("%q is %q: %t", c.text, class, got)

@@ -26,8 +26,8 @@ type Backend interface {
 	// States looks at what the group's LVs depend on, and returns what says of each whether it is really there;
 	// StateUnknown of one that is not this backend's.
 	States(ctx context.Context, group string, lvs []lvm.LV) (func(lvm.LV) State, error)
-	// Pools reports the state of the pools among the group's LVs.
-	Pools(ctx context.Context, group string, lvs []lvm.LV) ([]Pool, error)
+	// Pools reports the state of the group's pools.
+	Pools(ctx context.Context, m lvm.Metadata) ([]Pool, error)
 	// Capacity says how much room a placed class has.
 	Capacity(ctx context.Context, m lvm.Metadata, class Class) (Capacity, error)
 }
@@ -46,6 +46,17 @@ type Mender interface {
 	// command on the group meanwhile, nor may this.
 	Mend(ctx context.Context, group string, lvs []lvm.LV) ([]Recovery, error)
 }
+
+// Grower is a Backend whose pools are extended before they are full.
+type Grower interface {
+	// Due says whether a pool has to be extended now, if so much more will soon be written to it.
+	Due(p Pool, soon PoolUse) bool
+	// Grow looks at the pool again, and extends it if it is still due. ErrNoSpace: the group has nothing left for it.
+	Grow(ctx context.Context, c *lvm.Client, m lvm.Metadata, pool string, soon PoolUse) error
+}
+
+// PoolUse is an amount of a pool's data and metadata.
+type PoolUse struct{ DataBytes, MetadataBytes int64 }
 
 // NewVolume is what a backend needs to know to make a volume.
 type NewVolume struct {

@@ -25,11 +25,6 @@ type COWOptions struct {
 const (
 	defaultCOWInterval = time.Second
 	defaultCOWExtend   = 20
-	// cowLooksAhead is for how many intervals there has to be room at the present pace: one until the next look, one in
-	// which others have the group's turn, and one in which the pace may double.
-	cowLooksAhead = 3
-	// cowPause keeps a group without room from being asked for it every second.
-	cowPause = 15 * time.Second
 )
 
 func (o COWOptions) withDefaults() COWOptions {
@@ -40,37 +35,6 @@ func (o COWOptions) withDefaults() COWOptions {
 		o.ExtendPercent = defaultCOWExtend
 	}
 	return o
-}
-
-// Run does until ctx ends what nobody calls for.
-func (e *Engine) Run(ctx context.Context) error {
-	tick := time.NewTicker(e.cow.Interval)
-	defer tick.Stop()
-	var last cowUsage
-	health := map[*group]healthLook{}
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-tick.C:
-			now := cowUsage{}
-			if err := e.watchCOWs(ctx, last, now); err != nil && ctx.Err() == nil {
-				klog.FromContext(ctx).Error(err, "COW snapshots could not be looked after")
-			}
-			last = now
-			if err := e.watchHealth(ctx, health); err != nil && ctx.Err() == nil {
-				klog.FromContext(ctx).Error(err, "What an interrupted command left could not be put right")
-			}
-		}
-	}
-}
-
-// cowUsage is what was seen of each COW, by UUID, when it was looked at.
-type cowUsage map[string]cowLook
-
-type cowLook struct {
-	usedBytes int64
-	failed    time.Time // when it could not be extended
 }
 
 // cowTroubles say of each COW that had to grow and could not how full it is and why, by UUID, for the health of its volume.
@@ -95,7 +59,7 @@ func (t *cowTroubles) set(lv lvm.LV, text string) {
 }
 
 // keep forgets those that were not looked at: they are gone, lost, or inactive and not written to.
-func (t *cowTroubles) keep(looked cowUsage) {
+func (t *cowTroubles) keep(looked map[string]look) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	maps.DeleteFunc(t.text, func(uuid, _ string) bool {
@@ -111,34 +75,15 @@ func (t *cowTroubles) clear(lv lvm.LV) {
 	delete(t.text, lv.UUID)
 }
 
-// watchCOWs looks at each active COW that can overflow. Only for one that needs something is a turn taken.
-func (e *Engine) watchCOWs(ctx context.Context, last, now cowUsage) error {
-	var all error
-	for _, g := range e.groups {
-		err := e.inTurn(ctx, g, looking, "watch", func(ctx context.Context, _ *lvm.Client, v *view) error {
-			var failed error
-			for _, lv := range v.lvs {
-				if v.canOverflow(lv) {
-					failed = errors.Join(failed, e.watchCOW(ctx, v, lv, last, now))
-				}
-			}
-			return failed
-		})
-		all = errors.Join(all, err)
-	}
-	if all == nil {
-		e.cowTroubles.keep(now)
-	}
-	return all
-}
-
 // canOverflow: a COW snapshot of ours that has less room than it can need, and is not known to be lost.
 func (v *view) canOverflow(lv lvm.LV) bool {
 	most, _ := roundUp(lvm.COWMaxBytes(lv.OriginBytes), v.group.extentBytes)
 	return isCOW(lv) && v.ours(lv) && lv.SizeBytes < most && v.records.of(lv)[tagInvalid] == ""
 }
 
-func (e *Engine) watchCOW(ctx context.Context, v *view, lv lvm.LV, last, now cowUsage) error {
+// cow looks at a COW that can overflow, and has it extended if need be.
+func (w *watch) cow(ctx context.Context, v *view, lv lvm.LV, before map[string]look) error {
+	e := w.e
 	st, err := e.kernel.SnapshotStatus(ctx, v.group.Name(), lv.Name)
 	switch {
 	case errors.Is(err, dm.ErrNoDevice):
@@ -150,22 +95,18 @@ func (e *Engine) watchCOW(ctx context.Context, v *view, lv lvm.LV, last, now cow
 			return v.recordLost(ctx, c, lv)
 		})
 	}
-	before, seen := last[lv.UUID]
-	now[lv.UUID] = cowLook{st.UsedBytes, before.failed}
-	ahead := int64(0)
-	if seen || e.now().Sub(v.records.of(lv).created()) < 2*e.cow.Interval { // what is new was empty
-		ahead = cowLooksAhead * (st.UsedBytes - before.usedBytes)
-	}
-	soonFull := st.UsedBytes+ahead > st.TotalBytes
+	isNew := e.now().Sub(v.records.of(lv).created()) < 2*e.cow.Interval
+	soon, paused := w.saw(lv.UUID, st.UsedBytes, isNew, before)
+	soonFull := st.UsedBytes+soon > st.TotalBytes
 	if e.cow.ThresholdPercent <= 0 || st.Percent() <= e.cow.ThresholdPercent && !soonFull {
-		e.cowTroubles.clear(lv)
+		w.group.cowTroubles.clear(lv)
 		return nil
 	}
-	if e.now().Sub(before.failed) < cowPause {
+	if paused {
 		return nil
 	}
 	err = e.withLV(ctx, lv.Name, changing, "extend "+lv.Name, func(ctx context.Context, c *lvm.Client, v *view, lv lvm.LV) error {
-		more := max(int64(float64(lv.SizeBytes)*e.cow.ExtendPercent/100), ahead, 1)
+		more := max(int64(float64(lv.SizeBytes)*e.cow.ExtendPercent/100), soon, 1)
 		size, _ := roundUp(lv.SizeBytes+more, v.group.extentBytes)
 		if err := c.Extend(ctx, lv.Name, size); err != nil {
 			e.stats.cowFailed.Add(1)
@@ -179,11 +120,11 @@ func (e *Engine) watchCOW(ctx context.Context, v *view, lv lvm.LV, last, now cow
 		return nil
 	})
 	if err != nil {
-		now[lv.UUID] = cowLook{st.UsedBytes, e.now()}
-		e.cowTroubles.set(lv, err.Error())
+		w.failed(lv.UUID)
+		w.group.cowTroubles.set(lv, err.Error())
 		return err
 	}
-	e.cowTroubles.clear(lv)
+	w.group.cowTroubles.clear(lv)
 	return nil
 }
 

@@ -31,8 +31,6 @@ type Engine struct {
 	stats    counters
 	limit    time.Duration
 	now      func() time.Time
-
-	cowTroubles cowTroubles
 }
 
 // group is a volume group that the driver was told of.
@@ -41,6 +39,7 @@ type group struct {
 	extentBytes int64
 	records     atomic.Pointer[records] // of the last look
 	suspect     atomic.Bool             // a command may have died half way since the last recovery
+	cowTroubles cowTroubles
 }
 
 // Options of an Engine.
@@ -346,6 +345,9 @@ func (e *Engine) remove(ctx context.Context, name, purpose string, lvName func(s
 				}
 				if _, isVolume := v.owned(lv, VolumeLV); !isVolume && e.fills.isRead(lv.UUID) {
 					return fmt.Errorf("%w: %s/%s is being copied into a new volume", ErrInUse, v.group.Name(), lv.Name)
+				}
+				if err := v.checkPoolTakes(ctx, lv); err != nil {
+					return err
 				}
 				if err := v.discard(ctx, c, lv); err != nil || v.fillOf(lv).kind != fillCopy {
 					return err

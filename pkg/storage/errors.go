@@ -60,6 +60,7 @@ func classify(err error) error {
 		{lvm.ErrMetadataFull, ErrNoSpace},
 		{lvm.ErrInUse, ErrInUse},
 		{lvm.ErrPoolJammed, ErrDamaged},
+		{lvm.ErrPoolReadOnly, ErrDamaged},
 		{lvm.ErrSuspended, ErrDamaged},
 		{lvm.ErrGroupNotFound, ErrDamaged},
 		{dm.ErrNoDevice, ErrDamaged},

@@ -39,7 +39,7 @@ func (e *Engine) Health(ctx context.Context, id string) (Volume, error) {
 func (v *view) withConditions(ctx context.Context, lvs []lvm.LV) ([]Volume, error) {
 	pools := map[string][]Condition{}
 	for _, b := range v.e.backends {
-		list, err := b.Pools(ctx, v.group.Name(), v.lvs)
+		list, err := b.Pools(ctx, v.metadata)
 		if err != nil {
 			return nil, err
 		}
@@ -142,7 +142,7 @@ func (v *view) snapshotConditions(origin lvm.LV) []Condition {
 	var out []Condition
 	for _, lv := range v.cowSnapshots(origin) {
 		s, ok := v.snapshot(lv)
-		switch trouble := v.e.cowTroubles.of(lv); {
+		switch trouble := v.group.cowTroubles.of(lv); {
 		case !ok:
 		case len(s.Conditions) > 0:
 			out = append(out, Condition{SeverityDegraded, s.Conditions[0].Reason, s.Conditions[0].Message})

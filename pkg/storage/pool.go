@@ -18,12 +18,32 @@ func (e *Engine) Pools(ctx context.Context) ([]Pool, error) {
 		for _, g := range e.groups {
 			err := e.inTurn(ctx, g, looking, "Pools", func(ctx context.Context, _ *lvm.Client, v *view) error {
 				for _, b := range e.backends {
-					pools, err := b.Pools(ctx, g.Name(), v.lvs)
+					pools, err := b.Pools(ctx, v.metadata)
 					if err != nil {
 						return err
 					}
 					out = append(out, pools...)
 				}
+				return nil
+			})
+			if err != nil {
+				return nil, err
+			}
+		}
+		return out, nil
+	})
+}
+
+// Groups reports how full the driver's groups are.
+func (e *Engine) Groups(ctx context.Context) ([]Group, error) {
+	return read(ctx, func() ([]Group, error) {
+		var out []Group
+		for _, g := range e.groups {
+			err := e.inTurn(ctx, g, looking, "Groups", func(_ context.Context, _ *lvm.Client, v *view) error {
+				m := v.metadata
+				out = append(out, Group{
+					Name: g.Name(), SizeBytes: m.SizeBytes, FreeBytes: m.FreeBytes, MetadataBytes: m.TextBytes, MetadataLimitBytes: m.TextLimitBytes,
+				})
 				return nil
 			})
 			if err != nil {
@@ -72,6 +92,28 @@ func (e *Engine) Capacity(ctx context.Context, class Class) (Capacity, error) {
 		out.MaximumBytes = out.MaximumBytes / g.extentBytes * g.extentBytes
 		return out, nil
 	})
+}
+
+// checkPoolTakes refuses a removal from a pool that is read-only: LVM would write it down, and find out then that the pool
+// does not do it ("Cannot send messages to thin pool with read only metadata").
+func (v *view) checkPoolTakes(ctx context.Context, lv lvm.LV) error {
+	if lv.Pool == "" {
+		return nil
+	}
+	for _, b := range v.e.backends {
+		pools, err := b.Pools(ctx, v.metadata)
+		if err != nil {
+			return err
+		}
+		for _, p := range pools {
+			for _, c := range p.Conditions {
+				if p.Name == lv.Pool && c.Reason == PoolReadOnly {
+					return fmt.Errorf("%w: nothing can be removed from it now: %s", ErrDamaged, c.Message)
+				}
+			}
+		}
+	}
+	return nil
 }
 
 // Ready says whether the engine can serve: nil, or what is wrong and what to do about it. It asks nobody, so

@@ -158,34 +158,32 @@ func (v *view) unsettled() bool {
 // recoveryPause keeps what cannot be put right from being tried every second.
 const recoveryPause = 15 * time.Second
 
-// healthLook is what was seen of a group.
-type healthLook struct {
-	unsettled uint64 // its metadata's sequence number then; 0: all was well
+// health is what was seen of a group by its watch.
+type health struct {
+	unsettled uint64 // the metadata's sequence number then; 0: all was well
 	failed    time.Time
 }
 
-// watchHealth takes a turn, which begins with a recovery, for each group in which something has been unsettled for longer than from
-// one look to the next, so that nobody's I/O hangs until the next call.
-func (e *Engine) watchHealth(ctx context.Context, last map[*group]healthLook) error {
-	var all error
-	for _, g := range e.groups {
-		before, now := last[g], healthLook{failed: last[g].failed}
-		err := e.inTurn(ctx, g, looking, "watch", func(_ context.Context, _ *lvm.Client, v *view) error {
-			if v.unsettled() {
-				now.unsettled = v.metadata.Sequence
-			}
-			return nil
-		})
-		stays := now.unsettled != 0 && now.unsettled == before.unsettled
-		if err == nil && (g.suspect.Load() || stays) && e.now().Sub(before.failed) > recoveryPause {
-			if err = e.inTurn(ctx, g, changing, "recovery", func(context.Context, *lvm.Client, *view) error { return nil }); err != nil {
-				now.failed = e.now()
-			}
+// recover takes a turn, which begins with a recovery, when something has been unsettled for longer than from one look to the
+// next, so that nobody's I/O hangs until the next call.
+func (w *watch) recover(ctx context.Context) error {
+	before := w.health.unsettled
+	err := w.e.inTurn(ctx, w.group, looking, "watch", func(_ context.Context, _ *lvm.Client, v *view) error {
+		w.health.unsettled = 0
+		if v.unsettled() {
+			w.health.unsettled = v.metadata.Sequence
 		}
-		last[g] = now
-		all = errors.Join(all, err)
+		return nil
+	})
+	stays := w.health.unsettled != 0 && w.health.unsettled == before
+	if err != nil || !w.group.suspect.Load() && !stays || w.e.now().Sub(w.health.failed) < recoveryPause {
+		return err
 	}
-	return all
+	err = w.e.inTurn(ctx, w.group, changing, "recovery", func(context.Context, *lvm.Client, *view) error { return nil })
+	if err != nil {
+		w.health.failed = w.e.now()
+	}
+	return err
 }
 
 // recover puts right what needs no LVM command, under LVM's own lock, so that it is certain that whoever left it there is

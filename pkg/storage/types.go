@@ -47,6 +47,9 @@ type Class struct {
 	VolumeGroup string // default: the first group that the driver was told of
 	ThinPool    string // default: the group's only thin pool
 	Layout      Layout // of thick volumes
+	// OverprovisionRatio is how many times the size of its thin pool the volumes in it may have together; default: the
+	// backend's. What exists does not tell: it is for those that are to be made.
+	OverprovisionRatio float64
 }
 
 // unit of the sizes of such volumes: whole extents, the same number on each stripe.
@@ -194,8 +197,40 @@ type Capacity struct {
 // Pool is the state of a thin pool, for health and metrics.
 type Pool struct {
 	VolumeGroup, Name string
+	UUID              string
 	SizeBytes         int64
+	Active            bool // else all up to Limit is unknown
+	Broken            bool // it has to be repaired first, whatever else it needs
+	Used              PoolUse
+	MetadataBytes     int64
 	DataPercent       float64
 	MetadataPercent   float64
+	Limit             PoolUse // nothing is created when more is used
+	PromisedBytes     int64   // what its volumes can hold together, snapshots apart
+	Growths           map[Growth]int64
 	Conditions        []Condition
+}
+
+// Growth is a kind of extension of a pool: of what, and what came of it.
+type Growth struct{ Of, Result string }
+
+// What is extended, and what can come of it.
+const (
+	GrowthOfData     = "data"
+	GrowthOfMetadata = "metadata"
+
+	GrowthDone    = "ok"
+	GrowthNoSpace = "no_space" // the group has no free extents
+	GrowthFailed  = "error"
+)
+
+// PoolReadOnly is the reason of the condition of a pool that takes no changes.
+const PoolReadOnly = "PoolReadOnly"
+
+// Group is how full a volume group is.
+type Group struct {
+	Name                 string
+	SizeBytes, FreeBytes int64 // of extents
+	// MetadataBytes is the length of the group's own metadata, and MetadataLimitBytes how long it can become; 0 is unknown.
+	MetadataBytes, MetadataLimitBytes int64
 }

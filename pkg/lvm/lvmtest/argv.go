@@ -51,7 +51,7 @@ func verbs() map[string]verb {
 		},
 		"lvremove": {values: []string{"--select"}, flags: []string{"--yes"}, run: (*LVM).lvremove},
 		"lvrename": {run: (*LVM).lvrename},
-		"lvextend": {values: []string{"--size"}, run: (*LVM).lvextend},
+		"lvextend": {values: []string{"--size", "--poolmetadatasize"}, run: (*LVM).lvextend},
 		"lvchange": {
 			values: []string{"--activate", "--addtag", "--deltag"},
 			flags:  []string{"--ignoreactivationskip", "--yes", "--refresh"},

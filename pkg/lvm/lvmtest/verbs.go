@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/lvmsnap/lvmsnap/pkg/dm"
 	"github.com/lvmsnap/lvmsnap/pkg/lvm"
 )
 
@@ -214,6 +215,11 @@ func (l *LVM) lvremove(r request) result {
 		if p.pool.jammed {
 			return g.jammed(p)
 		}
+		if g.poolMode(p) == dm.PoolReadOnly {
+			return failure(exitFailed,
+				fmt.Sprintf("Cannot send messages to thin pool %s-%s-tpool (253:2) with read only metadata.", g.name, p.name),
+				fmt.Sprintf("Failed to suspend %s/%s with queued messages.", g.name, p.name))
+		}
 		// What others had queued is done on the way, in the same transaction; what the volume itself had queued
 		// is forgotten: a phantom goes without having been made.
 		v.pending = false
@@ -233,6 +239,9 @@ func (l *LVM) lvremove(r request) result {
 }
 
 func (l *LVM) lvextend(r request) result {
+	if r.has("--poolmetadatasize") {
+		return l.extendPoolMetadata(r)
+	}
 	size, failed := parseSize("--size", r.value("--size"))
 	if failed != nil {
 		return *failed
@@ -250,13 +259,12 @@ func (l *LVM) lvextend(r request) result {
 		allocated = size
 	}
 	before, after := v.size/g.extent, size/g.extent
+	if failed := notLarger(before, after); failed != nil {
+		return *failed
+	}
 	switch {
-	case after == before:
-		return failure(exitFailed, fmt.Sprintf("New size (%d extents) matches existing size (%d extents).", after, before))
-	case after < before:
-		return failure(exitFailed, fmt.Sprintf("New size given (%d extents) not larger than existing size (%d extents)", after, before))
 	case v.poolName == "" && allocated-max(v.allocated, v.size) > g.free():
-		return failure(exitFailed, fmt.Sprintf("Insufficient free space: %d extents needed, but only %d available", after-before, g.free()/g.extent))
+		return g.noExtents(after - before)
 	case v.active && len(g.snapshots(v)) > 0:
 		return failure(exitFailed, "Snapshot origin volumes can be resized only while inactive: try lvchange -an.")
 	}
@@ -265,6 +273,50 @@ func (l *LVM) lvextend(r request) result {
 	if v.allocated > 0 {
 		v.allocated = allocated
 	}
+	g.sequence++
+	return success(fmt.Sprintf("Logical volume %s/%s successfully resized.", g.name, v.name))
+}
+
+func notLarger(before, after int64) *result {
+	var f result
+	switch {
+	case after == before:
+		f = failure(exitFailed, fmt.Sprintf("New size (%d extents) matches existing size (%d extents).", after, before))
+	case after < before:
+		f = failure(exitFailed, fmt.Sprintf("New size given (%d extents) not larger than existing size (%d extents)", after, before))
+	default:
+		return nil
+	}
+	return &f
+}
+
+func (g *group) noExtents(needed int64) result {
+	return failure(exitFailed, fmt.Sprintf("Insufficient free space: %d extents needed, but only %d available", needed, g.free()/g.extent))
+}
+
+// extendPoolMetadata grows the metadata of a pool, and the spare with it: see free.
+func (l *LVM) extendPoolMetadata(r request) result {
+	size, failed := parseSize("--poolmetadatasize", r.value("--poolmetadatasize"))
+	if failed != nil {
+		return *failed
+	}
+	g, v, _, failed := l.find(r)
+	switch {
+	case failed != nil:
+		return *failed
+	case v == nil || v.pool == nil:
+		return failure(exitFailed, "lvmtest: --poolmetadatasize of what is no pool")
+	}
+	was := v.pool.metadataBytes
+	if failed := notLarger(was/g.extent, g.roundUp(size)/g.extent); failed != nil {
+		return *failed
+	}
+	v.pool.metadataBytes = g.roundUp(size)
+	if g.free() < 0 {
+		v.pool.metadataBytes = was
+		return g.noExtents((g.roundUp(size) - was) / g.extent)
+	}
+	v.pool.metadataUsed *= float64(was) / float64(v.pool.metadataBytes)
 	g.sequence++
 	return success(fmt.Sprintf("Logical volume %s/%s successfully resized.", g.name, v.name))
 }

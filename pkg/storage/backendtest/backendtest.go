@@ -77,6 +77,7 @@ func RunPool(t *testing.T, fixture func(t *testing.T) *Fixture) {
 	run(t, fixture, map[string]func(*testing.T, *env){
 		"PoolCapacity": testPoolCapacity,
 		"PoolReserve":  testPoolReserve,
+		"PoolPromise":  testPoolPromise,
 	})
 }
 

@@ -351,56 +351,6 @@ func testInitialization(t *testing.T, e *env) {
 	}
 }
 
-func testPoolCapacity(t *testing.T, e *env) {
-	c, err := e.Engine.Capacity(e.ctx, storage.Class{Type: e.Type})
-	e.must(t, err)
-	pool := e.lvs(t)[e.Pool].SizeBytes
-	if c.AvailableBytes <= 0 || c.AvailableBytes > pool || c.MaximumBytes != pool || c.MinimumBytes != 4*MiB {
-		t.Errorf("capacity %+v of a pool of %d", c, pool)
-	}
-	for _, class := range []storage.Class{{VolumeGroup: "elsewhere"}, {ThinPool: "nosuch"}} {
-		if c, err := e.Engine.Capacity(e.ctx, class); err != nil || c.AvailableBytes != 0 || c.MaximumBytes != 0 {
-			t.Errorf("%+v: %+v, %v", class, c, err)
-		}
-	}
-	e.create(t, storage.VolumeSpec{Name: "max", RequiredBytes: c.MaximumBytes, Access: storage.AccessBlock})
-	e.FillPool(t, 40)
-	less, err := e.Engine.Capacity(e.ctx, storage.Class{Type: e.Type})
-	e.must(t, err)
-	if less.AvailableBytes >= c.AvailableBytes || less.AvailableBytes <= 0 {
-		t.Errorf("available %d, after writing %d", c.AvailableBytes, less.AvailableBytes)
-	}
-}
-
-func testPoolReserve(t *testing.T, e *env) {
-	v := e.volume(t, "v", 4*MiB)
-	s := e.snapshot(t, "s", v)
-	e.FillPool(t, 96) // the fixture's reserve is 5 %
-	before := e.ours(t)
-	_, volumeErr := e.createVolume(storage.VolumeSpec{Name: "v2", RequiredBytes: 4 * MiB, Access: storage.AccessBlock})
-	_, restoreErr := e.createVolume(restoreOf("r", s))
-	_, snapshotErr := e.Engine.CreateSnapshot(e.ctx, storage.SnapshotSpec{Name: "s2", SourceID: v.ID})
-	for what, err := range map[string]error{"CreateVolume": volumeErr, "restore": restoreErr, "CreateSnapshot": snapshotErr} {
-		if !errors.Is(err, storage.ErrNoSpace) || !strings.Contains(err.Error(), "%") || !strings.Contains(err.Error(), e.Pool) {
-			t.Errorf("%s: %v, want ErrNoSpace with the pool and the numbers", what, err)
-		}
-	}
-	if n := e.ours(t); n != before {
-		t.Errorf("%d LVs, want %d: something was left behind", n, before)
-	}
-	if c, err := e.Engine.Capacity(e.ctx, storage.Class{Type: e.Type}); err != nil || c.AvailableBytes != 0 {
-		t.Errorf("capacity %+v, %v", c, err)
-	}
-	pools, err := e.Engine.Pools(e.ctx)
-	e.must(t, err)
-	if len(pools) != 1 || len(pools[0].Conditions) == 0 || pools[0].DataPercent < 95 {
-		t.Errorf("pools %+v", pools)
-	}
-	// What exists is still answered, and deletion still works.
-	e.snapshot(t, "s", v)
-	e.must(t, e.Engine.DeleteSnapshot(e.ctx, s.ID))
-}
-
 func testPlacement(t *testing.T, e *env) {
 	for _, class := range []storage.Class{
 		{VolumeGroup: "elsewhere"}, {ThinPool: "nosuch"}, {Type: "tape"},
@@ -419,3 +369,5 @@ func testPlacement(t *testing.T, e *env) {
 		t.Errorf("default class %+v, want %+v", v.Class, class)
 	}
 }
+
+// What may be made is what Capacity has offered, to the extent.

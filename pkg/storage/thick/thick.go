@@ -112,7 +112,7 @@ func (b *Backend) States(ctx context.Context, group string, lvs []lvm.LV) (func(
 }
 
 // Pools implements storage.Backend: there are none.
-func (b *Backend) Pools(context.Context, string, []lvm.LV) ([]storage.Pool, error) { return nil, nil }
+func (b *Backend) Pools(context.Context, lvm.Metadata) ([]storage.Pool, error) { return nil, nil }
 
 // Capacity implements storage.Backend: the group's free extents, divided by what a byte takes of them.
 func (b *Backend) Capacity(_ context.Context, m lvm.Metadata, class storage.Class) (storage.Capacity, error) {

@@ -4,42 +4,55 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
-
-	"github.com/dustin/go-humanize"
 
 	"github.com/lvmsnap/lvmsnap/pkg/dm"
 	"github.com/lvmsnap/lvmsnap/pkg/lvm"
 	"github.com/lvmsnap/lvmsnap/pkg/storage"
 )
 
-// guard refuses to create anything in a pool that is full, broken or would leak data, before LVM is asked.
-func (b *Backend) guard(ctx context.Context, c *lvm.Client, pool string) (dm.PoolStatus, error) {
+// guard refuses to create anything in a pool that is full, broken or would leak data, before LVM is asked. One that only is
+// too full is extended first, if it may be.
+func (b *Backend) guard(ctx context.Context, c *lvm.Client, m lvm.Metadata, pool string) (dm.PoolStatus, error) {
 	st, err := b.status(ctx, c, pool)
 	if err != nil {
 		return st, err
 	}
-	for _, p := range b.problems(c.GroupName(), pool, st) {
+	refused := b.refusal(m, pool, st)
+	if b.growth.on() && errors.Is(refused, storage.ErrNoSpace) {
+		if err := b.Grow(ctx, c, m, pool, storage.PoolUse{}); err != nil {
+			return st, fmt.Errorf("%w; it cannot be extended: %w", refused, err)
+		}
+		if st, err = b.status(ctx, c, pool); err != nil {
+			return st, err
+		}
+		refused = b.refusal(m, pool, st)
+	}
+	return st, refused
+}
+
+func (b *Backend) refusal(m lvm.Metadata, pool string, st dm.PoolStatus) error {
+	for _, p := range b.problems(m, pool, st) {
 		if p.refuse != nil {
-			return st, fmt.Errorf("%w: %s", p.refuse, p.Message)
+			return fmt.Errorf("%w: %s", p.refuse, p.Message)
 		}
 	}
-	return st, nil
+	return nil
 }
 
 // problem is a condition of a pool and the error with which it refuses new objects; nil: it does not.
 type problem struct {
 	storage.Condition
 	refuse error
+	grows  bool // an extension ends it
 }
 
 // problems is the one place that judges a pool, the worst first.
-func (b *Backend) problems(group, pool string, st dm.PoolStatus) []problem {
-	name := group + "/" + pool
+func (b *Backend) problems(m lvm.Metadata, pool string, st dm.PoolStatus) []problem {
+	name := m.Group + "/" + pool
 	var out []problem
 	add := func(refuse error, severity storage.Severity, reason, format string, args ...any) {
 		message := "thin pool " + name + " " + fmt.Sprintf(format, args...)
-		out = append(out, problem{storage.Condition{Severity: severity, Reason: reason, Message: message}, refuse})
+		out = append(out, problem{storage.Condition{Severity: severity, Reason: reason, Message: message}, refuse, errors.Is(refuse, storage.ErrNoSpace)})
 	}
 	switch st.Mode {
 	case dm.PoolFailed:
@@ -47,11 +60,21 @@ func (b *Backend) problems(group, pool string, st dm.PoolStatus) []problem {
 			"has failed; see the kernel log and lvmthin(7): lvconvert --repair %s", name)
 		return out // the numbers mean nothing
 	case dm.PoolReadOnly:
-		add(storage.ErrDamaged, storage.SeverityDegraded, "PoolReadOnly",
-			"is read-only (metadata %.1f%% used): lvextend --poolmetadatasize +SIZE %s", st.MetadataPercent(), name)
+		refuse := storage.ErrDamaged
+		if !st.NeedsCheck && st.UsedMetadataBlocks == st.TotalMetadataBlocks {
+			refuse = storage.ErrNoSpace
+		}
+		add(refuse, storage.SeverityDegraded, storage.PoolReadOnly,
+			"is read-only (metadata %.1f%% used), writes that need a new block fail, and nothing can be removed: lvextend --poolmetadatasize +SIZE %s",
+			st.MetadataPercent(), name)
 	case dm.PoolOutOfDataSpace:
+		writers := "wait until it has some, by default for 60 seconds, and then fail (lvs -o lv_when_full: queue)"
+		if st.ErrorIfNoSpace {
+			writers = "fail (lvs -o lv_when_full: error, or they have waited too long)"
+		}
 		add(storage.ErrNoSpace, storage.SeverityDegraded, "PoolOutOfDataSpace",
-			"is out of data space and writes wait or fail: lvextend --size +SIZE %s, or delete snapshots", name)
+			"is out of data space, all of its %s are used, and writes that need more %s: lvextend --size +SIZE %s, or delete snapshots or volumes",
+			size(st.SizeBytes()), writers, name)
 	case dm.PoolReadWrite:
 	}
 	if st.NeedsCheck {
@@ -67,61 +90,60 @@ func (b *Backend) problems(group, pool string, st dm.PoolStatus) []problem {
 			"has %s of %s data used (%.1f%%), the reserve is %g%% (--pool-data-reserve): delete snapshots or volumes, or lvextend --size +SIZE %s",
 			size(st.UsedBytes()), size(st.SizeBytes()), st.DataPercent(), b.dataReserve, name)
 	}
-	if free := 100 - st.MetadataPercent(); free < b.metadataReserve {
+	if kept := b.metadataKept(st); 100-st.MetadataPercent() < kept {
+		why := "--pool-metadata-reserve"
+		if kept > b.metadataReserve {
+			why = "LVM's own, for metadata of this size"
+		}
 		add(storage.ErrNoSpace, storage.SeverityDegraded, "PoolMetadataLow",
-			"has %d of %d metadata blocks used (%.1f%%), the reserve is %g%% (--pool-metadata-reserve): lvextend --poolmetadatasize +SIZE %s",
-			st.UsedMetadataBlocks, st.TotalMetadataBlocks, st.MetadataPercent(), b.metadataReserve, name)
+			"has %s of %s metadata used (%d of %d blocks, %.1f%%), the reserve is %.3g%% (%s): lvextend --poolmetadatasize +SIZE %s, or delete snapshots or volumes",
+			size(st.UsedMetadataBytes()), size(st.MetadataBytes()), st.UsedMetadataBlocks, st.TotalMetadataBlocks, st.MetadataPercent(), kept, why, name)
+	}
+	if data, metadata := b.wanted(st, storage.PoolUse{}); data > 0 && b.growable(m, st) == 0 || metadata > 0 && m.FreeBytes < 2*m.ExtentBytes {
+		add(nil, storage.SeverityDegraded, "PoolCannotGrow",
+			"cannot grow, its group has %s free: vgextend %s DISK, or delete thick volumes (data %.1f%%, metadata %.1f%% used; --pool-autoextend-threshold=%g%%)",
+			size(m.FreeBytes), m.Group, st.DataPercent(), st.MetadataPercent(), b.growth.ThresholdPercent)
 	}
 	return out
 }
 
-func size(n int64) string { return humanize.IBytes(uint64(max(n, 0))) }
-
-// fits refuses a volume that its pool could never hold, even if it were the only one.
-func fits(group, pool string, sizeBytes int64, st dm.PoolStatus) error {
-	if sizeBytes > st.SizeBytes() {
-		return fmt.Errorf("%w: a volume of %s is larger than its thin pool %s/%s, which has %s",
-			storage.ErrNoSpace, size(sizeBytes), group, pool, size(st.SizeBytes()))
-	}
-	return nil
-}
-
-// Capacity implements storage.Backend: what is not yet used, less the reserve. A thin volume may be larger
-// than that, up to the size of the pool.
-func (b *Backend) Capacity(ctx context.Context, _ lvm.Metadata, class storage.Class) (storage.Capacity, error) {
-	st, err := b.kernel.PoolStatus(ctx, class.VolumeGroup, class.ThinPool)
-	if err != nil {
-		return storage.Capacity{}, err
-	}
-	refuses := func(p problem) bool { return p.refuse != nil }
-	if slices.ContainsFunc(b.problems(class.VolumeGroup, class.ThinPool, st), refuses) {
-		return storage.Capacity{}, nil
-	}
-	reserve := int64(float64(st.SizeBytes()) * b.dataReserve / 100)
-	return storage.Capacity{AvailableBytes: max(0, st.SizeBytes()-st.UsedBytes()-reserve), MaximumBytes: st.SizeBytes()}, nil
-}
-
 // Pools implements storage.Backend.
-func (b *Backend) Pools(ctx context.Context, group string, lvs []lvm.LV) ([]storage.Pool, error) {
+func (b *Backend) Pools(ctx context.Context, m lvm.Metadata) ([]storage.Pool, error) {
 	var out []storage.Pool
-	for _, lv := range pools(lvs) {
-		p := storage.Pool{VolumeGroup: group, Name: lv.Name, SizeBytes: lv.SizeBytes}
-		st, err := b.kernel.PoolStatus(ctx, group, lv.Name)
+	for _, lv := range pools(m.LVs) {
+		p := storage.Pool{
+			VolumeGroup: m.Group, Name: lv.Name, UUID: lv.UUID, SizeBytes: lv.SizeBytes,
+			PromisedBytes: promised(m.LVs, lv.Name), Growths: b.grown.of(m.Group, lv.Name),
+		}
+		st, err := b.kernel.PoolStatus(ctx, m.Group, lv.Name)
 		switch {
 		case errors.Is(err, dm.ErrNoDevice):
 			p.Conditions = []storage.Condition{{
 				Severity: storage.SeverityInaccessible, Reason: "PoolInactive",
-				Message: fmt.Sprintf("thin pool %s/%s is not active: lvchange --activate y %s/%s", group, lv.Name, group, lv.Name),
+				Message: fmt.Sprintf("thin pool %s/%s is not active: lvchange --activate y %s/%s", m.Group, lv.Name, m.Group, lv.Name),
 			}}
 		case err != nil:
 			return nil, err
 		default:
-			p.DataPercent, p.MetadataPercent = st.DataPercent(), st.MetadataPercent()
-			for _, problem := range b.problems(group, lv.Name, st) {
-				p.Conditions = append(p.Conditions, problem.Condition)
-			}
+			b.describe(&p, m, st)
 		}
 		out = append(out, p)
 	}
 	return out, nil
+}
+
+// describe adds what only the kernel knows.
+func (b *Backend) describe(p *storage.Pool, m lvm.Metadata, st dm.PoolStatus) {
+	for _, problem := range b.problems(m, p.Name, st) {
+		p.Conditions = append(p.Conditions, problem.Condition)
+	}
+	if p.Broken = st.NeedsCheck || st.Mode == dm.PoolFailed; st.Mode == dm.PoolFailed {
+		return
+	}
+	p.Active, p.SizeBytes, p.MetadataBytes = true, st.SizeBytes(), st.MetadataBytes()
+	p.Used = storage.PoolUse{DataBytes: st.UsedBytes(), MetadataBytes: st.UsedMetadataBytes()}
+	p.Limit = storage.PoolUse{
+		DataBytes: p.SizeBytes - share(p.SizeBytes, b.dataReserve), MetadataBytes: p.MetadataBytes - share(p.MetadataBytes, b.metadataKept(st)),
+	}
+	p.DataPercent, p.MetadataPercent = st.DataPercent(), st.MetadataPercent()
 }

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"strings"
 
 	"github.com/lvmsnap/lvmsnap/pkg/dm"
@@ -18,11 +19,15 @@ type Backend struct {
 	kernel dm.Kernel
 	// reserves in percent of the pool's data and metadata, kept free for writes to what exists already
 	dataReserve, metadataReserve float64
+	overprovisionRatio           float64
+	growth                       Growth
+	grown                        growths
 }
 
 var (
 	_ storage.Backend = (*Backend)(nil)
 	_ storage.Sharer  = (*Backend)(nil)
+	_ storage.Grower  = (*Backend)(nil)
 )
 
 // Options of a Backend.
@@ -30,11 +35,16 @@ type Options struct {
 	Kernel                 dm.Kernel
 	DataReservePercent     float64 // nothing is created when less is free
 	MetadataReservePercent float64
+	OverprovisionRatio     float64 // of classes that have none; 0: volumes may have together what they like
+	Growth                 Growth
 }
 
 // New makes a backend.
 func New(o Options) *Backend {
-	return &Backend{kernel: o.Kernel, dataReserve: o.DataReservePercent, metadataReserve: o.MetadataReservePercent}
+	return &Backend{
+		kernel: o.Kernel, dataReserve: o.DataReservePercent, metadataReserve: o.MetadataReservePercent,
+		overprovisionRatio: o.OverprovisionRatio, growth: o.Growth.withDefaults(), grown: growths{counts: map[growthKey]int64{}},
+	}
 }
 
 func pools(lvs []lvm.LV) []lvm.LV {
@@ -103,11 +113,11 @@ func (b *Backend) Zeroed() bool { return true }
 
 // CreateVolume implements storage.Backend.
 func (b *Backend) CreateVolume(ctx context.Context, c *lvm.Client, v storage.NewVolume) error {
-	st, err := b.guard(ctx, c, v.Class.ThinPool)
+	st, err := b.guard(ctx, c, v.Group, v.Class.ThinPool)
 	if err != nil {
 		return err
 	}
-	if err := fits(c.GroupName(), v.Class.ThinPool, v.SizeBytes, st); err != nil {
+	if err := b.roomFor(v.Group, v.Class, st).refuse(v.SizeBytes); err != nil {
 		return err
 	}
 	err = c.CreateThinVolume(ctx, lvm.ThinVolumeOptions{Name: v.LV, Pool: v.Class.ThinPool, SizeBytes: v.SizeBytes, Tags: v.Tags})
@@ -119,7 +129,7 @@ func (b *Backend) CreateVolume(ctx context.Context, c *lvm.Client, v storage.New
 
 // CreateSnapshot implements storage.Backend.
 func (b *Backend) CreateSnapshot(ctx context.Context, c *lvm.Client, s storage.NewSnapshot) error {
-	st, err := b.guard(ctx, c, s.Class.ThinPool)
+	st, err := b.guard(ctx, c, s.Group, s.Class.ThinPool)
 	if err != nil {
 		return err
 	}
@@ -135,13 +145,16 @@ func (b *Backend) Shares(source, class storage.Class) bool {
 	return source.Type == storage.TypeThin && source.VolumeGroup == class.VolumeGroup && source.ThinPool == class.ThinPool
 }
 
-// Restore implements storage.Sharer: a writable snapshot of the source.
+// Restore implements storage.Sharer: a writable snapshot of the source. It takes no space when it is made, so that what is
+// free need not be in proportion to its size.
 func (b *Backend) Restore(ctx context.Context, c *lvm.Client, v storage.NewVolume, source lvm.LV) error {
-	st, err := b.guard(ctx, c, v.Class.ThinPool)
+	st, err := b.guard(ctx, c, v.Group, v.Class.ThinPool)
 	if err != nil {
 		return err
 	}
-	if err := fits(c.GroupName(), v.Class.ThinPool, v.SizeBytes, st); err != nil {
+	room := b.roomFor(v.Group, v.Class, st)
+	room.ofFreeBytes = math.MaxInt64
+	if err := room.refuse(v.SizeBytes); err != nil {
 		return err
 	}
 	err = c.CreateThinSnapshot(ctx, lvm.ThinSnapshotOptions{Name: v.LV, Origin: source.Name, Writable: true, Tags: v.Tags})
@@ -157,7 +170,8 @@ func (b *Backend) Extend(ctx context.Context, c *lvm.Client, lv lvm.LV, sizeByte
 	if err != nil {
 		return err
 	}
-	if err := fits(c.GroupName(), lv.Pool, sizeBytes, st); err != nil {
+	room := room{pool: c.GroupName() + "/" + lv.Pool, poolBytes: st.SizeBytes(), promiseBytes: math.MaxInt64, ofFreeBytes: math.MaxInt64}
+	if err := room.refuse(sizeBytes); err != nil {
 		return err
 	}
 	return c.Extend(ctx, lv.Name, sizeBytes)

@@ -1,0 +1,162 @@
+package storage
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	"k8s.io/klog/v2"
+
+	"github.com/lvmsnap/lvmsnap/pkg/lvm"
+)
+
+const (
+	// looksAhead is for how many intervals there has to be room at the present pace: one until the next look, one in
+	// which others have the group's turn, and one in which the pace may double.
+	looksAhead = 3
+	// growthPause keeps a group without room from being asked for it every second, unless it has more room than it had.
+	growthPause = 15 * time.Second
+)
+
+// watch looks after what fills by itself in one group, COW snapshots and thin pools: LVM's own monitor needs a daemon on the
+// host, and what it does is nobody's to know here. A look takes no turn; only what needs something does.
+type watch struct {
+	e      *Engine
+	group  *group
+	free   int64           // bytes of the group's extents
+	seen   map[string]look // by what is watched, a UUID with or without more
+	wrong  map[string]bool // conditions of pools that were logged
+	health health
+}
+
+// look is what was seen of something that fills.
+type look struct {
+	usedBytes int64
+	failed    time.Time // when it could not be extended
+	free      int64     // in the group then
+}
+
+// Run does until ctx ends what nobody calls for. A group that hangs does not keep the others from being looked after.
+func (e *Engine) Run(ctx context.Context) error {
+	var groups errgroup.Group
+	for _, g := range e.groups {
+		groups.Go(func() error {
+			(&watch{e: e, group: g}).run(ctx)
+			return nil
+		})
+	}
+	return groups.Wait()
+}
+
+func (w *watch) run(ctx context.Context) {
+	tick := time.NewTicker(w.e.cow.Interval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			if err := w.look(ctx); err != nil && ctx.Err() == nil {
+				klog.FromContext(ctx).Error(err, "COW snapshots and pools could not be looked after", "volumeGroup", w.group.Name())
+			}
+			if err := w.recover(ctx); err != nil && ctx.Err() == nil {
+				klog.FromContext(ctx).Error(err, "What an interrupted command left could not be put right", "volumeGroup", w.group.Name())
+			}
+		}
+	}
+}
+
+func (w *watch) look(ctx context.Context) error {
+	return w.e.inTurn(ctx, w.group, looking, "watch", func(ctx context.Context, _ *lvm.Client, v *view) error {
+		before := w.seen
+		w.seen, w.free = map[string]look{}, v.metadata.FreeBytes
+		var failed error
+		for _, lv := range v.lvs {
+			if v.canOverflow(lv) {
+				failed = errors.Join(failed, w.cow(ctx, v, lv, before))
+			}
+		}
+		if failed == nil {
+			w.group.cowTroubles.keep(w.seen)
+		}
+		return errors.Join(failed, w.pools(ctx, v, before))
+	})
+}
+
+// saw records how full something is, and says how much of it will be used before it can be extended, at its present pace.
+func (w *watch) saw(key string, usedBytes int64, isNew bool, before map[string]look) (soon int64, paused bool) {
+	last, seen := before[key]
+	w.seen[key] = look{usedBytes, last.failed, last.free}
+	if seen || isNew { // what is new was empty
+		soon = looksAhead * max(usedBytes-last.usedBytes, 0)
+	}
+	return soon, w.e.now().Sub(last.failed) < growthPause && w.free <= last.free
+}
+
+func (w *watch) failed(key string) {
+	w.seen[key] = look{w.seen[key].usedBytes, w.e.now(), w.free}
+}
+
+func (w *watch) pools(ctx context.Context, v *view, before map[string]look) error {
+	var all []Pool
+	var failed error
+	for _, b := range w.e.backends {
+		pools, err := b.Pools(ctx, v.metadata)
+		if err != nil {
+			return errors.Join(failed, err)
+		}
+		all = append(all, pools...)
+		if grower, ok := b.(Grower); ok {
+			for _, p := range pools {
+				failed = errors.Join(failed, w.pool(ctx, grower, p, before))
+			}
+		}
+	}
+	w.tell(ctx, all)
+	return failed
+}
+
+// pool has a pool extended if it is due. That the group has no room for it is a condition of the pool, and no error here.
+func (w *watch) pool(ctx context.Context, b Grower, p Pool, before map[string]look) error {
+	data, paused := w.saw(p.UUID, p.Used.DataBytes, false, before)
+	metadata, _ := w.saw(p.UUID+" metadata", p.Used.MetadataBytes, false, before)
+	soon := PoolUse{data, metadata}
+	if paused || !b.Due(p, soon) {
+		return nil
+	}
+	err := w.e.inTurn(ctx, w.group, changing, "extend "+p.Name, func(ctx context.Context, c *lvm.Client, v *view) error {
+		return b.Grow(ctx, c, v.metadata, p.Name, soon)
+	})
+	if err != nil {
+		w.failed(p.UUID)
+	}
+	if errors.Is(err, ErrNoSpace) {
+		return nil
+	}
+	return err
+}
+
+// tell logs what has become wrong with pools, and what has become right again.
+func (w *watch) tell(ctx context.Context, pools []Pool) {
+	now := map[string]bool{}
+	logger := klog.FromContext(ctx).WithValues("volumeGroup", w.group.Name())
+	for _, p := range pools {
+		for _, c := range p.Conditions {
+			key := p.Name + " " + c.Reason
+			now[key] = true
+			if !w.wrong[key] {
+				logger.Info("A pool needs care", "pool", p.Name, "reason", c.Reason, "message", c.Message)
+			}
+		}
+	}
+	for key := range w.wrong {
+		pool, reason, _ := strings.Cut(key, " ")
+		if !now[key] && slices.ContainsFunc(pools, func(p Pool) bool { return p.Name == pool }) {
+			logger.Info("A pool has recovered", "pool", pool, "reason", reason)
+		}
+	}
+	w.wrong = now
+}
