@@ -140,7 +140,7 @@ func (l *lab) execute(via string, argv []string) error {
 // is: these disks, no udevd, no dmeventd.
 func writeStockLVM(dir string) error {
 	const conf = `devices {
-	global_filter = [ "a|^/dev/ubd|", "a|^/dev/loop|", "r|.*|" ]
+	global_filter = [ "a|^/dev/ubd[b-p]|", "a|^/dev/loop|", "r|.*|" ]
 	use_devicesfile = 0
 	obtain_device_list_from_udev = 0
 	external_device_info_source = "none"

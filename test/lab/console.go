@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"io"
+	"strings"
 	"sync"
 )
 
@@ -14,9 +15,11 @@ const consoleLines = 40
 type console struct {
 	echo io.Writer
 
-	mu    sync.Mutex
-	lines [][]byte
-	rest  []byte
+	mu       sync.Mutex
+	lines    [][]byte
+	rest     []byte
+	record   []byte // what was written since startRecord, up to its limit
+	recorded int
 }
 
 // Write implements io.Writer. It never fails: a console that blocks or breaks
@@ -27,6 +30,7 @@ func (c *console) Write(p []byte) (int, error) {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.record = append(c.record, p[:min(len(p), c.recorded-len(c.record))]...)
 	c.rest = append(c.rest, p...)
 	for {
 		line, rest, found := bytes.Cut(c.rest, []byte("\n"))
@@ -39,6 +43,22 @@ func (c *console) Write(p []byte) (int, error) {
 		}
 		c.rest = rest
 	}
+}
+
+// startRecord keeps at most so many bytes of what is written from now on.
+func (c *console) startRecord(limit int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.record, c.recorded = nil, limit
+}
+
+// endRecord returns what was written since startRecord.
+func (c *console) endRecord() string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	text := strings.ReplaceAll(string(c.record), "\r", "")
+	c.record, c.recorded = nil, 0
+	return text
 }
 
 // tail returns the last lines, each with its newline.

@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -25,59 +26,92 @@ func runFront(mode string, opts *options) int {
 	signal.Notify(signals, endingSignals...)
 
 	removeStale()
+	for retry := 1; ; retry++ {
+		code, hung := runJob(mode, opts, signals)
+		if !hung || retry > opts.hungRetries || len(signals) > 0 {
+			return code
+		}
+		// hack/test-summary counts these lines.
+		complain(fmt.Errorf("the machine hung and is started again (%d of %d)", retry, opts.hungRetries))
+	}
+}
+
+// runJob runs the command once, and tells whether its machine was declared hung.
+func runJob(mode string, opts *options, signals <-chan os.Signal) (code int, hung bool) {
 	j, err := newJob(mode, opts)
 	if err != nil {
 		complain(err)
-		return exitBroken
+		return exitBroken, false
 	}
 	defer j.removeFiles()
-	code, err := j.runRunner(signals)
+	code, hung, err = j.runRunner(signals)
 	if err != nil {
 		complain(err)
 	}
-	return code
+	return code, hung
 }
 
-// runRunner starts the runner, passes signals on to it and returns its exit code.
-func (j *job) runRunner(signals <-chan os.Signal) (int, error) {
+// runRunner starts the runner, passes signals on to it and returns its exit code,
+// and whether it declared the machine hung: a command may have that exit code, too.
+func (j *job) runRunner(signals <-chan os.Signal) (code int, hung bool, err error) {
 	lock, err := j.lock()
 	if err != nil {
-		return exitBroken, err
+		return exitBroken, false, err
 	}
 	defer lock.Close()
 	if err := j.save(); err != nil {
-		return exitBroken, err
+		return exitBroken, false, err
 	}
 	// The runner reads the end of this process as the end of the pipe.
 	lifeline, ours, err := os.Pipe()
 	if err != nil {
-		return exitBroken, err
+		return exitBroken, false, err
 	}
 	defer ours.Close()
+	// And writes to this one should the machine hang.
+	verdict, verdictEnd, err := os.Pipe()
+	if err != nil {
+		return exitBroken, false, err
+	}
+	defer verdict.Close()
 	runner := &exec.Cmd{
 		Path:        j.Executable,
 		Args:        []string{roleRunner, j.PrivateDir},
 		Env:         os.Environ(),
 		Stdout:      os.Stdout,
 		Stderr:      os.Stderr,
-		ExtraFiles:  []*os.File{lifeline, lock},
+		ExtraFiles:  []*os.File{lifeline, lock, verdictEnd},
 		SysProcAttr: &syscall.SysProcAttr{Setsid: true},
 	}
-	if err := runner.Start(); err != nil {
-		return exitBroken, err
-	}
+	err = runner.Start()
 	lifeline.Close()
+	verdictEnd.Close()
+	if err != nil {
+		return exitBroken, false, err
+	}
+	ended := make(chan struct{})
 	go func() {
-		for sig := range signals {
-			_ = runner.Process.Signal(sig)
+		for {
+			select {
+			case sig := <-signals:
+				_ = runner.Process.Signal(sig)
+			case <-ended:
+				return
+			}
 		}
 	}()
 	_ = runner.Wait()
+	close(ended)
 	status, ok := runner.ProcessState.Sys().(syscall.WaitStatus)
-	if !ok || !status.Signaled() {
-		return runner.ProcessState.ExitCode(), nil
+	if ok && status.Signaled() {
+		return exitSignal + int(status.Signal()), false, j.finishForRunner()
 	}
-	return exitSignal + int(status.Signal()), j.finishForRunner()
+	// Whoever inherited the other end must not be waited for: only the runner writes, and has ended.
+	if err := verdict.SetReadDeadline(time.Now().Add(time.Second)); err != nil {
+		return exitBroken, false, err
+	}
+	n, _ := verdict.Read(make([]byte, 1))
+	return runner.ProcessState.ExitCode(), n > 0, nil
 }
 
 // finishForRunner does the work of a runner that was killed.
@@ -98,6 +132,7 @@ func newJob(mode string, opts *options) (_ *job, err error) {
 		Env:         os.Environ(),
 		MemoryBytes: opts.memoryBytes,
 		Timeout:     opts.timeout,
+		HungAfter:   opts.hungAfter,
 		Verbose:     opts.verbose,
 		OneStream:   sameFile(os.Stdout, os.Stderr),
 	}
@@ -144,6 +179,11 @@ func (j *job) makeDisks(opts *options) error {
 		return err
 	}
 	j.DiskDir = dir
+	if j.Mode == modeUML {
+		if err := j.makeBeatFiles(); err != nil {
+			return err
+		}
+	}
 	for i := range opts.disks {
 		name := filepath.Join(j.DiskDir, fmt.Sprintf("disk%d.img", i+1))
 		if err := makeSparse(name, opts.diskSizeBytes); err != nil {

@@ -54,6 +54,10 @@ func umlInit(j *job) error {
 	if err := umlMounts(); err != nil {
 		return err
 	}
+	stopBeating, err := startBeating(private)
+	if err != nil {
+		return err
+	}
 	env, err := umlSetUp(j)
 	if err != nil {
 		return err
@@ -64,6 +68,8 @@ func umlInit(j *job) error {
 			complain(err)
 		}
 	}
+	// A machine that cannot end hangs, too.
+	stopBeating()
 	// All that the command left running ends here, and its output with it.
 	_ = unix.Kill(-1, unix.SIGKILL)
 	if err := out.close(); err != nil {

@@ -31,7 +31,9 @@ type job struct {
 	// MemoryBytes is the size of a uml machine.
 	MemoryBytes int64
 	Timeout     time.Duration
-	Verbose     bool
+	// HungAfter is how long a uml machine's heart may stand still; 0 is forever.
+	HungAfter time.Duration
+	Verbose   bool
 	// OneStream says that standard output and error are one and the same file,
 	// whose order of writes must be kept.
 	OneStream bool

@@ -40,6 +40,7 @@ import (
 const (
 	exitUsage       = 2
 	exitUnavailable = 69
+	exitHung        = 75
 	exitTimeout     = 124
 	exitBroken      = 125
 	exitNotExec     = 126

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -85,6 +86,11 @@ func (m *nativeMachine) wait() (int, error) {
 	}
 	return exitBroken, fmt.Errorf("process 1 of the command's namespace: %w", err)
 }
+
+// beat: this machine is the host.
+func (m *nativeMachine) beat() (string, bool) { return "", false }
+
+func (m *nativeMachine) diagnose(io.Writer, <-chan struct{}) {}
 
 // kill ends process 1, and with it the kernel ends all of its namespace.
 func (m *nativeMachine) kill() { _ = m.cmd.Process.Kill() }

@@ -23,6 +23,9 @@ const (
 // stays unused since the machine's root is the host's file system.
 const maxDisks = 15
 
+// minHungAfter leaves a machine the time to boot, and a heart a few beats.
+const minHungAfter = 5 * beatInterval
+
 // options are the lab's flags.
 type options struct {
 	mode          string
@@ -30,6 +33,8 @@ type options struct {
 	diskSizeBytes int64
 	memoryBytes   int64
 	timeout       time.Duration
+	hungAfter     time.Duration
+	hungRetries   int
 	install       bool
 	verbose       bool
 	check         bool
@@ -93,6 +98,9 @@ func parseOptions(args []string, getenv func(string) string) (*options, error) {
 	flags.Var(&diskSize, "disk-size", "size of each disk; the files are sparse")
 	flags.Var(&memory, "memory", "memory of the uml machine")
 	flags.DurationVar(&opts.timeout, "timeout", 30*time.Minute, "end the machine after this time, with exit code 124; 0: never")
+	flags.DurationVar(&opts.hungAfter, "hung-after", 90*time.Second,
+		"declare the uml machine hung when its heart has not beaten for so long: say what is known of it, and end it with exit code 75; 0: never")
+	flags.IntVar(&opts.hungRetries, "hung-retries", 0, "how often to start again, on a fresh machine, a command whose machine was declared hung")
 	flags.BoolVar(&opts.install, "install", true, "install missing Debian packages when root")
 	flags.BoolVar(&opts.verbose, "verbose", false, "show the console of the machine on standard error")
 	flags.BoolVar(&opts.check, "check", false, "run nothing: see to the packages and print the mode")
@@ -117,6 +125,10 @@ func (o *options) validate() error {
 		return errors.New("--memory: a machine needs at least 128MiB")
 	case o.timeout < 0:
 		return errors.New("--timeout: use a positive duration, or 0 for none")
+	case o.hungAfter != 0 && o.hungAfter < minHungAfter:
+		return fmt.Errorf("--hung-after %s: use at least %s, or 0 for never", o.hungAfter, minHungAfter)
+	case o.hungRetries < 0:
+		return fmt.Errorf("--hung-retries %d: use 0 or more", o.hungRetries)
 	case len(o.argv) == 0 && !o.check && !o.listPackages:
 		return errors.New("no command (lab --help tells the usage)")
 	}

@@ -15,13 +15,13 @@ func noEnv(string) string { return "" }
 func TestParseOptions(t *testing.T) {
 	opts, err := parseOptions([]string{
 		"--mode", "uml", "--disks=3", "--disk-size", "512MiB", "--memory=2G", "--timeout", "90s", "--install=false",
-		"--verbose", "cmd", "--disks", "7", "--", "x",
+		"--verbose", "--hung-after", "2m", "--hung-retries=1", "cmd", "--disks", "7", "--", "x",
 	}, noEnv)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if opts.mode != modeUML || opts.disks != 3 || opts.diskSizeBytes != 512<<20 || opts.memoryBytes != 2<<30 ||
-		opts.timeout != 90*time.Second || opts.install || !opts.verbose {
+		opts.timeout != 90*time.Second || opts.install || !opts.verbose || opts.hungAfter != 2*time.Minute || opts.hungRetries != 1 {
 		t.Errorf("got %+v", opts)
 	}
 	if want := []string{"cmd", "--disks", "7", "--", "x"}; !slices.Equal(opts.argv, want) {
@@ -36,7 +36,7 @@ func TestParseOptionsDefaults(t *testing.T) {
 		t.Fatal(err)
 	}
 	if opts.mode != modeNative || opts.disks != 2 || opts.diskSizeBytes != 8<<30 || opts.memoryBytes != 1<<30 ||
-		opts.timeout != 30*time.Minute || !opts.install || opts.verbose {
+		opts.timeout != 30*time.Minute || !opts.install || opts.verbose || opts.hungAfter != 90*time.Second || opts.hungRetries != 0 {
 		t.Errorf("got %+v", opts)
 	}
 	if want := []string{"cmd", "-v"}; !slices.Equal(opts.argv, want) {
@@ -53,6 +53,8 @@ func TestParseOptionsRefuses(t *testing.T) {
 		{"", "no command"},
 		{"--mode kvm x", `--mode "kvm"`},
 		{"--disks 16 x", "--disks 16"},
+		{"--hung-after 9s x", "--hung-after 9s"},
+		{"--hung-retries -1 x", "--hung-retries -1"},
 		{"--disks -1 x", "--disks -1"},
 		{"--disk-size 8X x", "is not a size"},
 		{"--disk-size 8KM x", "unknown unit"},

@@ -2,7 +2,6 @@ package main
 
 import (
 	"errors"
-	"fmt"
 	"io"
 	"os"
 	"os/signal"
@@ -24,6 +23,12 @@ type machine interface {
 	// wait returns the command's exit code once the machine has ended and all output
 	// has been passed on.
 	wait() (int, error)
+	// beat is the last beat of the machine's heart; a machine without one, or at its
+	// end, is not watched.
+	beat() (beat string, watched bool)
+	// diagnose writes what there is to know about a machine that does not answer,
+	// until it is told to stop.
+	diagnose(w io.Writer, stop <-chan struct{})
 	// kill ends the machine at once and with all that it runs.
 	kill()
 	// tearDown gives back what the machine holds of the host.
@@ -55,7 +60,16 @@ func runnerMain(args []string) int {
 	if err != nil {
 		complain(err)
 	}
+	if errors.Is(err, errHung) {
+		reportHung(j)
+	}
 	return code
+}
+
+// result is how a machine ended.
+type result struct {
+	code int
+	err  error
 }
 
 func runMachine(j *job, m machine, stop <-chan int) (code int, err error) {
@@ -70,25 +84,14 @@ func runMachine(j *job, m machine, stop <-chan int) (code int, err error) {
 	if err := m.start(); err != nil {
 		return exitBroken, err
 	}
-	type result struct {
-		code int
-		err  error
-	}
 	ended := make(chan result, 1)
 	go func() {
 		code, err := m.wait()
 		ended <- result{code, err}
 	}()
-	var expired <-chan time.Time
-	if j.Timeout > 0 {
-		expired = time.After(j.Timeout)
-	}
-	select {
-	case r := <-ended:
+	r, running := attend(j, m, ended, stop)
+	if !running {
 		return r.code, r.err
-	case code = <-stop:
-	case <-expired:
-		code, err = exitTimeout, fmt.Errorf("ended after %s (--timeout)", j.Timeout)
 	}
 	m.kill()
 	select {
@@ -96,7 +99,7 @@ func runMachine(j *job, m machine, stop <-chan int) (code int, err error) {
 	case <-time.After(drainLimit):
 		// Whoever reads our output, a pager perhaps, does not.
 	}
-	return code, err
+	return r.code, r.err
 }
 
 // watchSignals sends 128+n to stop when a signal asks the lab to end.
@@ -115,13 +118,19 @@ func watchSignals(stop chan<- int) {
 	}()
 }
 
+// The files that the front passes to the runner, as its ExtraFiles has them.
+const (
+	lifelineFd = iota + 3
+	_          // the lock
+	verdictFd
+)
+
 // watchLifeline ends the machine when the lab that the user started is gone.
 func watchLifeline(stop chan<- int) {
-	// As the front's ExtraFiles has them. The lock only has to stay open here, but
-	// must not do so in the machine.
-	const lifelineFd, lockFd = 3, 4
-	unix.CloseOnExec(lifelineFd)
-	unix.CloseOnExec(lockFd)
+	// The lock only has to stay open here, but must not do so in the machine.
+	for fd := lifelineFd; fd <= verdictFd; fd++ {
+		unix.CloseOnExec(fd)
+	}
 	lifeline := os.NewFile(lifelineFd, "lifeline")
 	go func() {
 		_, _ = io.Copy(io.Discard, lifeline)

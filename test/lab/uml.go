@@ -19,6 +19,9 @@ import (
 // code; it needs next to nothing.
 const powerOffLimit = 10 * time.Second
 
+// umlID names the machine's directory of sockets.
+const umlID = "machine"
+
 // umlMachine is a User Mode Linux on the host's file system.
 type umlMachine struct {
 	job *job
@@ -104,7 +107,8 @@ func (m *umlMachine) kernelArgs() []string {
 		// 512 terminals that no other machine has, and every LVM command looks at all of /dev.
 		"pty.legacy_count=0",
 		// The machine's own directory of sockets, else it would be ~/.uml.
-		"uml_dir=" + m.job.PrivateDir + "/", "umid=machine",
+		"uml_dir=" + m.job.PrivateDir + "/", "umid=" + umlID,
+		"ubd0=" + m.job.beatDisk(),
 	}
 	for i, file := range m.job.DiskFiles {
 		args = append(args, fmt.Sprintf("ubd%d=%s", i+1, file))
@@ -174,3 +178,10 @@ func (m *umlMachine) kill() {
 }
 
 func (m *umlMachine) tearDown() error { return nil }
+
+func (m *umlMachine) beat() (string, bool) {
+	if _, err := os.Stat(m.job.path(exitFile)); err == nil {
+		return "", false // endAfterExit has it
+	}
+	return lastBeat(m.job.beatDisk()), true
+}

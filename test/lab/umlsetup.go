@@ -91,7 +91,7 @@ func umlSetUp(j *job) ([]string, error) {
 		return nil, err
 	}
 	// Every loop device is of the machine's own making.
-	conf := lvmConf([]string{"^/dev/ubd", "^/dev/loop"}, "/run/lock/lvm", false)
+	conf := lvmConf([]string{"^/dev/ubd[b-p]", "^/dev/loop"}, "/run/lock/lvm", false)
 	if err := os.WriteFile(umlDir+"/lvm/lvm.conf", []byte(conf), 0o644); err != nil {
 		return nil, err
 	}
