@@ -66,9 +66,10 @@ lab: bin/lab ## Run a shell command on the lab's machine: make lab CMD='lsblk; l
 ##@ Test
 
 .PHONY: test
-test: ## Run every test: units with the race detector, all that needs the lab (csi-sanity too), the lab itself
+test: ## Run every test: units with the race detector, manifests, all that needs the lab (csi-sanity too), the lab itself
 	@rm -rf $(OUTPUT)/test; rc=0
 	$(MAKE) test-race || rc=1
+	$(MAKE) test-manifests || rc=1
 	$(MAKE) test-lab || rc=1
 	$(MAKE) test-lab-self || rc=1
 	hack/test-summary $(OUTPUT)/test/*.json || rc=1
@@ -82,6 +83,16 @@ test-unit: bin/gotestsum | $(OUTPUT)/test ## Run the unit tests, on fakes: no ro
 test-race: bin/gotestsum | $(OUTPUT)/test ## Run the unit tests with the race detector (needs gcc) [PKG= RUN=]
 	@hack/need gcc=gcc /usr/include/stdlib.h=libc6-dev
 	CGO_ENABLED=1 bin/gotestsum --format pkgname --format-hide-empty-pkg --jsonfile $(OUTPUT)/test/race.json -- -race $(if $(RUN),-run '$(RUN)') $(PKG)
+
+.PHONY: test-manifests
+test-manifests: bin/gotestsum | $(OUTPUT)/test ## Test deploy/ and examples/ without a cluster: chart, overlays, types, flags, rights [RUN=]
+	cd test/manifests
+	$(abspath bin/gotestsum) --format pkgname --format-hide-empty-pkg --jsonfile $(abspath $(OUTPUT))/test/manifests.json -- -count 1 $(if $(RUN),-run '$(RUN)') ./...
+
+.PHONY: manifests
+manifests: ## Render deploy/kustomize/base from the chart, and what tests know about the manifests
+	$(GO) -C test/manifests test -count 1 -run TestBaseIsRendered -update .
+	$(GO) -C test/manifests test -count 1 -run 'TestSidecarFlags|TestDriverInputs' -update .
 
 .PHONY: test-lab
 test-lab: bin/gotestsum bin/lab bin/lvmsnap | $(OUTPUT)/test ## Run the tests that need real LVM, in the lab [LAB_PKG=./pkg/lvm RUN=]
@@ -124,6 +135,7 @@ fuzz: ## Run every fuzz target for a while [FUZZTIME=10s RUN=FuzzName]
 .PHONY: lint
 lint: bin/golangci-lint ## Lint everything, tests and lab included
 	bin/golangci-lint run --allow-serial-runners $(PKG)
+	if [[ "$(PKG)" = ./... ]]; then cd test/manifests; $(abspath bin/golangci-lint) run --allow-serial-runners ./...; fi
 
 .PHONY: fmt
 fmt: bin/golangci-lint ## Format everything
@@ -134,10 +146,12 @@ verify: bin/golangci-lint ## Check that go.mod, generated files and the format a
 	@set -x
 	$(GO) mod tidy -diff
 	$(GO) -C hack/tools mod tidy -diff
+	$(GO) -C test/manifests mod tidy -diff
 	hack/verify-generated $(GO) generate ./...
 	bin/golangci-lint config verify
 	bin/golangci-lint fmt --diff
 	$(GO) vet -tags lab ./...
+	$(GO) -C test/manifests vet ./...
 
 ##@ Help
 
