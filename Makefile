@@ -24,6 +24,10 @@ STATIC := CGO_ENABLED=0 $(GO) build -trimpath
 LAB    := $(abspath bin/lab) $(LABFLAGS) --
 OUTPUT := _output
 
+# Outside of the tree: 600 MB that a new clone need not build again.
+E2E_BIN    ?= $(HOME)/.cache/lvmsnap-e2e/bin
+STATIC_E2E := CGO_ENABLED=0 $(GO) -C test/e2e/cluster build -trimpath
+
 # Packages with tests that need the lab: those with a file tagged so.
 LAB_PKG ?= $(sort $(patsubst %/,./%,$(dir $(shell \
 	grep -rlE --include='*_test.go' '^//go:build .*\blab\b' cmd pkg test 2>/dev/null))))
@@ -47,6 +51,16 @@ image: ## Build the container image with docker, podman or buildah: IMAGE=name:t
 	done
 	echo "make image: no working container engine; install docker, podman or buildah (apt-get install buildah)" >&2
 	exit 1
+
+.PHONY: image-test
+image-test: ## Build the image without a registry, base images from Debian's packages included, and test it (as root)
+	@hack/need buildah=buildah debootstrap=debootstrap
+	hack/image-bases
+	begin=$$SECONDS
+	buildah --storage-driver vfs bud --quiet --isolation chroot --build-arg VERSION="$(VERSION)" --timestamp "$$(git log -1 --format=%ct)" \
+	  --volume "$$($(GO) env GOMODCACHE):/root/go/pkg/mod" --volume "$$($(GO) env GOCACHE):/root/.cache/go-build" --tag "$(IMAGE):test" .
+	echo "built in $$((SECONDS - begin)) s"
+	hack/image-test "$(IMAGE):test" "$(VERSION)"
 
 .PHONY: clean
 clean: ## Remove everything that was built
@@ -119,6 +133,20 @@ bench-docs: ## Make docs/benchmarks, tables and plots, of the last make bench
 .PHONY: sanity
 sanity: bin/lab bin/lvmsnap ## Run csi-sanity against the real driver in the lab, and show what it says
 	CGO_ENABLED=0 $(GO) test -tags lab -exec "$(LAB)" -count 1 -timeout 25m -v $(if $(RUN),-run '$(RUN)') ./test/sanity/
+
+.PHONY: e2e
+e2e: bin/lab bin/lvmsnap e2e-programs ## Real API server and sidecars, with the repository's manifests and rights, in the lab (the first time builds Kubernetes)
+	crds=$$($(GO) -C test/e2e/cluster list -m -f '{{.Dir}}' github.com/kubernetes-csi/external-snapshotter/client/v8)/config/crd
+	E2E_BIN=$(E2E_BIN) E2E_CRDS=$$crds LVMSNAP_BIN=$(abspath bin/lvmsnap) CGO_ENABLED=0 \
+	  $(GO) -C test/e2e test -tags lab -exec "$(abspath bin/lab) --memory 3G $(LABFLAGS) --" -count 1 -timeout 25m -v $(if $(RUN),-run '$(RUN)') .
+
+# The version is what API server and sidecars go by; they have none of their own when built so.
+.PHONY: e2e-programs
+e2e-programs:
+	@mkdir -p $(E2E_BIN)
+	version=$$($(GO) -C test/e2e/cluster list -m -f '{{.Version}}' k8s.io/kubernetes)
+	$(STATIC_E2E) -ldflags "-s -w -X k8s.io/component-base/version.gitVersion=$$version -X k8s.io/client-go/pkg/version.gitVersion=$$version" \
+	  -o $(E2E_BIN)/ tool
 
 .PHONY: fuzz
 fuzz: ## Run every fuzz target for a while [FUZZTIME=10s RUN=FuzzName]
