@@ -138,7 +138,7 @@ sanity: bin/lab bin/lvmsnap ## Run csi-sanity against the real driver in the lab
 e2e: bin/lab bin/lvmsnap e2e-programs ## Real API server and sidecars, with the repository's manifests and rights, in the lab (the first time builds Kubernetes)
 	crds=$$($(GO) -C test/e2e/cluster list -m -f '{{.Dir}}' github.com/kubernetes-csi/external-snapshotter/client/v8)/config/crd
 	E2E_BIN=$(E2E_BIN) E2E_CRDS=$$crds LVMSNAP_BIN=$(abspath bin/lvmsnap) CGO_ENABLED=0 \
-	  $(GO) -C test/e2e test -tags lab -exec "$(abspath bin/lab) --memory 3G $(LABFLAGS) --" -count 1 -timeout 25m -v $(if $(RUN),-run '$(RUN)') .
+	  $(GO) -C test/e2e test -tags lab -exec "$(abspath bin/lab) --memory 3G --disks 3 $(LABFLAGS) --" -count 1 -timeout 25m -v $(if $(RUN),-run '$(RUN)') .
 
 # The version is what API server and sidecars go by; they have none of their own when built so.
 .PHONY: e2e-programs

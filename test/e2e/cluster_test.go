@@ -41,11 +41,16 @@ type cluster struct {
 	dynamic dynamic.Interface
 	mapper  *restmapper.DeferredDiscoveryRESTMapper
 
-	t   *testing.T
-	dir string
-	mu  sync.Mutex
-	// logs of the programs, by name
-	logs map[string]string
+	t    *testing.T
+	dir  string
+	logs map[string]string // files, by the program's name
+}
+
+// in is the cluster for a part of the test.
+func (c *cluster) in(t *testing.T) *cluster {
+	part := *c
+	part.t = t
+	return &part
 }
 
 // newCluster starts etcd, kube-apiserver and kube-controller-manager, and waits until the API is ready.
@@ -63,7 +68,8 @@ func newCluster(t *testing.T) *cluster {
 		"--advertise-address=192.0.2.1", "--endpoint-reconciler-type=none", // it wants a route otherwise, and there is none
 		"--cert-dir="+c.dir, "--service-account-issuer=https://e2e", "--service-account-key-file="+key, "--service-account-signing-key-file="+key,
 		"--token-auth-file="+filepath.Join(c.dir, "tokens.csv"), "--authorization-mode=RBAC", "--service-cluster-ip-range=10.96.0.0/24",
-		"--disable-admission-plugins=ServiceAccount,TaintNodesByCondition", "--allow-privileged", "--profiling=false")
+		"--disable-admission-plugins=ServiceAccount,TaintNodesByCondition", "--allow-privileged", "--profiling=false",
+		"--audit-policy-file="+c.write("audit.yaml", auditPolicy), "--audit-log-path="+filepath.Join(c.dir, "audit.log"))
 	c.connect()
 	c.start("kube-controller-manager", "kube-controller-manager", "--kubeconfig="+c.kubeconfig("admin", adminToken), "--leader-elect=false",
 		"--bind-address=127.0.0.1", "--controllers=persistentvolume-binder-controller,persistentvolume-expander-controller,"+
@@ -139,61 +145,84 @@ func (c *cluster) context() context.Context {
 	return ctx
 }
 
-// process is a program of the cluster.
-type process struct {
-	name  string
-	cmd   *exec.Cmd
-	ended chan struct{}
+// start starts a program of $E2E_BIN, which ends with the test. One that ends by itself fails the test.
+func (c *cluster) start(binary, name string, args ...string) {
+	c.t.Helper()
+	cmd := c.command(nil, binary, name, args...)
+	c.supervise(name, cmd, func(err error) *exec.Cmd {
+		c.t.Errorf("%s ended by itself: %v", name, err)
+		return nil
+	})
 }
 
-// start starts a program of $E2E_BIN; it ends with the test. A program that ends earlier fails the test.
-func (c *cluster) start(binary, name string, args ...string) *process {
-	return c.startWith(nil, binary, name, args...)
+// container is a program that is started again when it ends, as kubelet does: sidecars end when the driver does.
+func (c *cluster) container(env []string, binary, name string, args ...string) {
+	c.t.Helper()
+	c.supervise(name, c.command(env, binary, name, args...), func(error) *exec.Cmd {
+		time.Sleep(time.Second) // kubelet's back-off, of which nothing tells the end
+		return c.command(env, binary, name, args...)
+	})
 }
 
-func (c *cluster) startWith(env []string, binary, name string, args ...string) *process {
+func (c *cluster) command(env []string, binary, name string, args ...string) *exec.Cmd {
 	c.t.Helper()
 	dir := os.Getenv("E2E_BIN")
 	if dir == "" {
 		c.t.Fatal("E2E_BIN is not set: run make e2e")
 	}
-	file := filepath.Join(c.dir, name+".log")
-	log, err := os.OpenFile(file, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
+	c.logs[name] = filepath.Join(c.dir, name+".log")
+	cmd := exec.Command(filepath.Join(dir, binary), args...)
+	cmd.Env = append(os.Environ(), env...)
+	return cmd
+}
+
+// supervise runs cmd, and what ended makes of its end, until the test is over.
+func (c *cluster) supervise(name string, cmd *exec.Cmd, ended func(error) *exec.Cmd) {
+	c.t.Helper()
+	log, err := os.OpenFile(c.logs[name], os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 	if err != nil {
 		c.t.Fatal(err)
 	}
-	defer log.Close()
-	cmd := exec.Command(filepath.Join(dir, binary), args...)
-	cmd.Env = append(os.Environ(), env...)
-	cmd.Stdout, cmd.Stderr = log, log
-	if err := cmd.Start(); err != nil {
+	begin := func(cmd *exec.Cmd) error {
+		cmd.Stdout, cmd.Stderr = log, log
+		return cmd.Start()
+	}
+	if err := begin(cmd); err != nil {
 		c.t.Fatalf("%v (make e2e builds the programs)", err)
 	}
-	c.mu.Lock()
-	c.logs[name] = file
-	c.mu.Unlock()
-	p := &process{name: name, cmd: cmd, ended: make(chan struct{})}
-	stopping := make(chan struct{})
+	var mu sync.Mutex // of cmd and over
+	over, done := false, make(chan struct{})
 	go func() {
-		defer close(p.ended)
-		err := cmd.Wait()
-		select {
-		case <-stopping:
-		default:
-			c.t.Errorf("%s ended by itself: %v", name, err)
+		defer close(done)
+		for {
+			err := cmd.Wait()
+			mu.Lock()
+			if !over {
+				next := ended(err)
+				if next != nil && begin(next) == nil {
+					cmd = next
+					mu.Unlock()
+					continue
+				}
+			}
+			mu.Unlock()
+			return
 		}
 	}()
 	c.t.Cleanup(func() {
-		close(stopping)
+		mu.Lock()
+		over = true
 		_ = cmd.Process.Signal(syscall.SIGTERM)
-		select {
-		case <-p.ended:
-		case <-time.After(5 * time.Second):
+		mu.Unlock()
+		kill := time.AfterFunc(5*time.Second, func() {
+			mu.Lock()
+			defer mu.Unlock()
 			_ = cmd.Process.Kill()
-			<-p.ended
-		}
+		})
+		<-done
+		kill.Stop()
+		_ = log.Close()
 	})
-	return p
 }
 
 // await asks until there is no error.
@@ -220,8 +249,6 @@ func (c *cluster) await(what string, limit time.Duration, ask func(context.Conte
 
 // log is what a program has written.
 func (c *cluster) log(name string) string {
-	c.mu.Lock()
-	defer c.mu.Unlock()
 	text, _ := os.ReadFile(c.logs[name])
 	return string(text)
 }

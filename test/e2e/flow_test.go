@@ -17,6 +17,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/lvmsnap/lvmsnap/test/lab/labtest"
 )
 
 // crds applies external-snapshotter's own, from its module.
@@ -55,23 +57,56 @@ func (c *cluster) awaitCondition(o *unstructured.Unstructured, condition string)
 func TestKubernetes(t *testing.T) {
 	c := newCluster(t)
 	c.crds()
-	t.Run("dry run", func(t *testing.T) { dryRun(t, c) })
+	t.Run("dry run", func(t *testing.T) { dryRun(c.in(t)) })
 
 	manifests := kustomize(t, "kustomize/overlays/default")
 	c.apply(manifests...)
 	controller := kustomize(t, "snapshot-controller")
 	c.apply(controller...)
 	c.snapshotController(ofKind(controller, "Deployment"))
-	n := newNode(c, "worker-1", manifests)
+	n := newNode(c, "worker-1", labtest.Options{Name: "data", Disks: 2, ThinPool: "pool", PoolSize: "2g"}, manifests)
+	n.resizer(manifests)
 
-	snapshotAndRestore(n)
+	for _, flow := range []struct {
+		name string
+		run  func(*node)
+	}{
+		{"snapshot and restore", snapshotAndRestore},
+		{"clone", clone},
+		{"block", block},
+		{"thick", thick},
+		{"snapshot deleted first", func(n *node) { deletedInOrder(n, 1, 0, 2) }},
+		{"restore deleted first", func(n *node) { deletedInOrder(n, 2, 1, 0) }},
+		{"content made anew", contentMadeAnew},
+		{"full pool", fullPool},
+		{"driver killed", driverKilled},
+		{"100 snapshots", hundredSnapshots},
+	} {
+		t.Run(flow.name, func(t *testing.T) {
+			flow.run(n.in(t))
+			n.in(t).awaitLVs(0, 0)
+		})
+	}
+	t.Run("wrong node", func(t *testing.T) {
+		n := n.in(t)
+		before := n.c.watches()
+		other := newNode(n.c, "worker-2", labtest.Options{Name: "other", ThinPool: "pool"}, manifests)
+		wrongNode(n, other)
+		n.c.logCost(before)
+	})
+	c.logUnused(append(manifests, controller...), map[string]string{
+		"lvmsnap-node":        "system:serviceaccount:lvmsnap-system:lvmsnap-node",
+		"lvmsnap-resizer":     "system:serviceaccount:lvmsnap-system:lvmsnap-resizer",
+		"snapshot-controller": "system:serviceaccount:kube-system:snapshot-controller",
+	})
 	if lines := c.forbidden(); len(lines) > 0 {
 		t.Errorf("the accounts of the manifests lack rights:\n%s", strings.Join(lines, "\n"))
 	}
 }
 
 // dryRun is `kubectl create --dry-run=server --validate=strict` of everything that the repository ships.
-func dryRun(t *testing.T, c *cluster) {
+func dryRun(c *cluster) {
+	t := c.t
 	c.apply(ofKind(kustomize(t, "kustomize/overlays/default"), "Namespace"))
 	sets := map[string][]*unstructured.Unstructured{"snapshot-controller": kustomize(t, "snapshot-controller")}
 	for _, overlay := range []string{"default", "host-namespace", "metrics"} {
@@ -120,8 +155,8 @@ const gi = 1 << 30
 func snapshotAndRestore(n *node) {
 	c, t := n.c, n.c.t
 	claim := n.claim(example(t, "volume.yaml"))
-	v := n.mount(claim)
-	v.write("orders", "100 orders\n")
+	v := n.use(claim)
+	v.write("100 orders")
 	n.awaitLVs(1, 0)
 
 	snapshot := ofKind(example(t, "snapshot.yaml"), "VolumeSnapshot")
@@ -136,24 +171,24 @@ func snapshotAndRestore(n *node) {
 		t.Errorf("creationTime is %s (%v), and it was made after %s", created, err, before)
 	}
 	n.awaitLVs(1, 1)
-	v.write("orders", "everything was deleted by mistake\n")
+	v.write("all gone")
 
 	restored := n.claim(example(t, "restore.yaml"))
-	r := n.mount(restored)
-	r.reads("orders", "100 orders\n")
-	v.reads("orders", "everything was deleted by mistake\n")
+	r := n.use(restored)
+	r.reads("100 orders")
+	v.reads("all gone")
 	n.awaitLVs(2, 1)
 	n.capacity()
 	n.expand(restored, r)
 
 	// The source first, then the snapshot, then what was restored from it.
-	v.unmount()
+	v.leave()
 	c.remove(claim)
 	n.awaitLVs(1, 1)
 	c.remove(snapshot)
 	n.awaitLVs(1, 0)
-	r.reads("orders", "100 orders\n")
-	r.unmount()
+	r.reads("100 orders")
+	r.leave()
 	c.remove(restored)
 	n.awaitLVs(0, 0)
 	c.await("no volume and no content to be left", time.Minute, func(ctx context.Context) error {
@@ -174,7 +209,7 @@ func (n *node) capacity() {
 			return err
 		}
 		for _, o := range list.Items {
-			if o.StorageClassName == "lvmsnap" && o.Capacity != nil && o.Capacity.Value() > gi &&
+			if o.StorageClassName == "lvmsnap" && o.Capacity != nil && o.Capacity.Value() > 0 &&
 				len(o.OwnerReferences) == 1 && o.OwnerReferences[0].Kind == "DaemonSet" && o.NodeTopology.MatchLabels[topologyKey] == n.name {
 				return nil
 			}
@@ -193,7 +228,7 @@ func (n *node) expand(claim *unstructured.Unstructured, v *volume) {
 	}
 	c.awaitCondition(claim, "FileSystemResizePending")
 	if _, err := n.Node.NodeExpandVolume(c.context(), &csi.NodeExpandVolumeRequest{
-		VolumeId: v.id, VolumePath: v.target, StagingTargetPath: v.staging, VolumeCapability: mountCapability,
+		VolumeId: v.id, VolumePath: v.target, StagingTargetPath: v.staging, VolumeCapability: v.capability,
 		CapacityRange: &csi.CapacityRange{RequiredBytes: 2 * gi},
 	}); err != nil {
 		t.Fatal(err)
@@ -202,5 +237,5 @@ func (n *node) expand(claim *unstructured.Unstructured, v *volume) {
 	if err != nil || stats.GetUsage()[0].GetTotal() < 2*gi*9/10 {
 		t.Errorf("after the expansion to 2 GiB: %v, %v", stats, err)
 	}
-	v.reads("orders", "100 orders\n")
+	v.reads("100 orders")
 }

@@ -4,11 +4,13 @@ package e2e_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"testing"
 	"time"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
@@ -40,15 +42,13 @@ type node struct {
 }
 
 // newNode applies the manifests, and starts what the DaemonSet and the Deployment have in them.
-func newNode(c *cluster, name string, manifests []*unstructured.Unstructured) *node {
+func newNode(c *cluster, name string, group labtest.Options, manifests []*unstructured.Unstructured) *node {
 	c.t.Helper()
-	vg := labtest.VolumeGroup(c.t, labtest.Options{Name: "data", ThinPool: "pool"})
+	vg := labtest.VolumeGroup(c.t, group)
 	n := &node{c: c, vg: vg, name: name, dir: c.t.TempDir()}
 
 	daemonSet := new(appsv1.DaemonSet)
 	c.typed(ofKind(manifests, "DaemonSet"), daemonSet)
-	resizer := new(appsv1.Deployment)
-	c.typed(ofKind(manifests, "Deployment"), resizer)
 	n.register(daemonSet)
 
 	n.Driver = driverproc.Start(c.t, driverproc.Options{Groups: []string{vg.Name}, NodeID: name, Flags: []string{"--driver-name", driverName}})
@@ -58,8 +58,23 @@ func newNode(c *cluster, name string, manifests []*unstructured.Unstructured) *n
 			n.sidecar(container, account)
 		}
 	}
-	n.sidecar(resizer.Spec.Template.Spec.Containers[0], c.kubeconfigOf(systemNamespace, resizer.Spec.Template.Spec.ServiceAccountName))
 	return n
+}
+
+// resizer starts what the Deployment has in it; it is on this node.
+func (n *node) resizer(manifests []*unstructured.Unstructured) {
+	n.c.t.Helper()
+	deployment := new(appsv1.Deployment)
+	n.c.typed(ofKind(manifests, "Deployment"), deployment)
+	spec := deployment.Spec.Template.Spec
+	n.sidecar(spec.Containers[0], n.c.kubeconfigOf(systemNamespace, spec.ServiceAccountName))
+}
+
+// in is the node for a part of the test.
+func (n *node) in(t *testing.T) *node {
+	part := *n
+	part.c, part.dir = n.c.in(t), t.TempDir()
+	return &part
 }
 
 // typed reads an object that the API server has accepted into its type.
@@ -117,32 +132,34 @@ func (n *node) sidecar(container corev1.Container, kubeconfig string) {
 		args = append(args, arg)
 	}
 	env := []string{"NODE_NAME=" + n.name, "POD_NAME=" + n.podName(), "NAMESPACE=" + systemNamespace}
-	n.c.startWith(env, container.Name, container.Name, args...)
+	n.c.container(env, container.Name, container.Name+"-"+n.name, args...)
 }
 
 // claim makes an example's claim with what the scheduler would add: the node that its pod goes to.
 func (n *node) claim(objects []*unstructured.Unstructured) *unstructured.Unstructured {
 	n.c.t.Helper()
-	o := ofKind(objects, "PersistentVolumeClaim").DeepCopy()
-	o.SetAnnotations(map[string]string{"volume.kubernetes.io/selected-node": n.name})
-	n.c.apply(o)
+	o := ofKind(objects, "PersistentVolumeClaim")
+	n.want(o)
 	return n.c.awaitField(o, "Bound", "status", "phase")
 }
 
-// volume is a claim's volume, mounted as kubelet mounts it.
+// want makes a claim for this node and does not wait for its volume.
+func (n *node) want(claim *unstructured.Unstructured) {
+	n.c.t.Helper()
+	claim.SetAnnotations(map[string]string{"volume.kubernetes.io/selected-node": n.name})
+	n.c.apply(claim)
+}
+
+// volume is a claim's volume, staged and published as kubelet does.
 type volume struct {
 	n               *node
 	id              string
+	capability      *csi.VolumeCapability
 	staging, target string
 }
 
-var mountCapability = &csi.VolumeCapability{
-	AccessMode: &csi.VolumeCapability_AccessMode{Mode: csi.VolumeCapability_AccessMode_SINGLE_NODE_MULTI_WRITER},
-	AccessType: &csi.VolumeCapability_Mount{Mount: &csi.VolumeCapability_MountVolume{}},
-}
-
-// mount stages and publishes the volume of a claim.
-func (n *node) mount(claim *unstructured.Unstructured) *volume {
+// use stages and publishes the volume of a claim.
+func (n *node) use(claim *unstructured.Unstructured) *volume {
 	t := n.c.t
 	t.Helper()
 	pv, err := n.c.CoreV1().PersistentVolumes().Get(n.c.context(), field(claim, "spec", "volumeName"), metav1.GetOptions{})
@@ -152,25 +169,33 @@ func (n *node) mount(claim *unstructured.Unstructured) *volume {
 	if a := pv.Spec.NodeAffinity; a == nil || !strings.Contains(fmt.Sprint(a.Required), n.name) {
 		t.Errorf("the volume of %s may be used on any node: %v", claim.GetName(), a)
 	}
+	capability := &csi.VolumeCapability{
+		AccessMode: &csi.VolumeCapability_AccessMode{Mode: csi.VolumeCapability_AccessMode_SINGLE_NODE_MULTI_WRITER},
+		AccessType: &csi.VolumeCapability_Mount{Mount: &csi.VolumeCapability_MountVolume{FsType: pv.Spec.CSI.FSType}},
+	}
+	if field(claim, "spec", "volumeMode") == "Block" {
+		capability.AccessType = &csi.VolumeCapability_Block{Block: &csi.VolumeCapability_BlockVolume{}}
+	}
 	dir := filepath.Join(n.dir, claim.GetName())
-	v := &volume{n, pv.Spec.CSI.VolumeHandle, filepath.Join(dir, "staging"), filepath.Join(dir, "target")}
+	v := &volume{n, pv.Spec.CSI.VolumeHandle, capability, filepath.Join(dir, "staging"), filepath.Join(dir, "target")}
 	if err := os.MkdirAll(v.staging, 0o700); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := n.Node.NodeStageVolume(n.c.context(), &csi.NodeStageVolumeRequest{
-		VolumeId: v.id, StagingTargetPath: v.staging, VolumeCapability: mountCapability, VolumeContext: pv.Spec.CSI.VolumeAttributes,
+		VolumeId: v.id, StagingTargetPath: v.staging, VolumeCapability: capability, VolumeContext: pv.Spec.CSI.VolumeAttributes,
 	}); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := n.Node.NodePublishVolume(n.c.context(), &csi.NodePublishVolumeRequest{
-		VolumeId: v.id, StagingTargetPath: v.staging, TargetPath: v.target, VolumeCapability: mountCapability, VolumeContext: pv.Spec.CSI.VolumeAttributes,
+		VolumeId: v.id, StagingTargetPath: v.staging, TargetPath: v.target, VolumeCapability: capability, VolumeContext: pv.Spec.CSI.VolumeAttributes,
 	}); err != nil {
 		t.Fatal(err)
 	}
 	return v
 }
 
-func (v *volume) unmount() {
+// leave is the end of the pod.
+func (v *volume) leave() {
 	t := v.n.c.t
 	t.Helper()
 	if _, err := v.n.Node.NodeUnpublishVolume(v.n.c.context(), &csi.NodeUnpublishVolumeRequest{VolumeId: v.id, TargetPath: v.target}); err != nil {
@@ -181,29 +206,38 @@ func (v *volume) unmount() {
 	}
 }
 
-// write puts text into a file and onto the disk.
-func (v *volume) write(name, text string) {
+// place is where data goes: a file, or the device itself.
+func (v *volume) place() string {
+	if v.capability.GetBlock() != nil {
+		return v.target
+	}
+	return filepath.Join(v.target, "orders")
+}
+
+// write puts text into the volume and onto the disk.
+func (v *volume) write(text string) {
 	v.n.c.t.Helper()
-	f, err := os.Create(filepath.Join(v.target, name))
+	f, err := os.OpenFile(v.place(), os.O_CREATE|os.O_WRONLY, 0o600)
 	if err == nil {
-		_, err = f.WriteString(text)
-	}
-	if err == nil {
-		err = f.Sync()
-	}
-	if err == nil {
-		err = f.Close()
+		_, err = f.WriteString(text + "\x00")
+		err = errors.Join(err, f.Sync(), f.Close())
 	}
 	if err != nil {
 		v.n.c.t.Fatal(err)
 	}
 }
 
-func (v *volume) reads(name, want string) {
+func (v *volume) reads(want string) {
 	v.n.c.t.Helper()
-	text, err := os.ReadFile(filepath.Join(v.target, name))
-	if err != nil || string(text) != want {
-		v.n.c.t.Errorf("%s has %q (%v), want %q", name, text, err, want)
+	buf := make([]byte, 4096)
+	f, err := os.Open(v.place())
+	if err == nil {
+		_, err = f.Read(buf)
+		_ = f.Close()
+	}
+	text, _, _ := strings.Cut(string(buf), "\x00")
+	if err != nil || text != want {
+		v.n.c.t.Errorf("%s has %q (%v), want %q", v.place(), text, err, want)
 	}
 }
 
@@ -217,8 +251,14 @@ func (n *node) lvs() []string {
 // awaitLVs waits until LVM has so many volumes and snapshots of the driver's, and nothing else.
 func (n *node) awaitLVs(volumes, snapshots int) {
 	n.c.t.Helper()
+	n.awaitLVsBeside(volumes, snapshots)
+}
+
+// awaitLVsBeside is awaitLVs with LVs that are not the driver's.
+func (n *node) awaitLVsBeside(volumes, snapshots int, others ...string) {
+	n.c.t.Helper()
 	n.c.await(fmt.Sprintf("%d volumes and %d snapshots in LVM", volumes, snapshots), 90*time.Second, func(context.Context) error {
-		have := n.lvs()
+		have := slices.DeleteFunc(n.lvs(), func(name string) bool { return slices.Contains(others, name) })
 		v, s := 0, 0
 		for _, name := range have {
 			switch {
