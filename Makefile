@@ -25,6 +25,10 @@ STATIC := CGO_ENABLED=0 $(GO) build -trimpath
 LAB    := $(abspath bin/lab) --hung-retries 1 $(LABFLAGS) --
 OUTPUT := _output
 
+# Outside of the tree: 600 MB that a new clone need not build again.
+E2E_BIN    ?= $(HOME)/.cache/lvmsnap-e2e/bin
+STATIC_E2E := CGO_ENABLED=0 $(GO) -C test/e2e/cluster build -trimpath
+
 # Packages with tests that need the lab: those with a file tagged so.
 LAB_PKG ?= $(sort $(patsubst %/,./%,$(dir $(shell \
 	grep -rlE --include='*_test.go' '^//go:build .*\blab\b' cmd pkg test 2>/dev/null))))
@@ -49,6 +53,16 @@ image: ## Build the container image with docker, podman or buildah: IMAGE=name:t
 	echo "make image: no working container engine; install docker, podman or buildah (apt-get install buildah)" >&2
 	exit 1
 
+.PHONY: image-test
+image-test: ## Build the image without a registry, base images from Debian's packages included, and test it (as root)
+	@hack/need buildah=buildah debootstrap=debootstrap
+	hack/image-bases
+	begin=$$SECONDS
+	buildah --storage-driver vfs bud --quiet --isolation chroot --build-arg VERSION="$(VERSION)" --timestamp "$$(git log -1 --format=%ct)" \
+	  --volume "$$($(GO) env GOMODCACHE):/root/go/pkg/mod" --volume "$$($(GO) env GOCACHE):/root/.cache/go-build" --tag "$(IMAGE):test" .
+	echo "built in $$((SECONDS - begin)) s"
+	hack/image-test "$(IMAGE):test" "$(VERSION)"
+
 .PHONY: clean
 clean: ## Remove everything that was built
 	rm -rf bin $(OUTPUT)
@@ -67,9 +81,10 @@ lab: bin/lab ## Run a shell command on the lab's machine: make lab CMD='lsblk; l
 ##@ Test
 
 .PHONY: test
-test: ## Run every test: units with the race detector, all that needs the lab (csi-sanity too), the lab itself
+test: ## Run every test: units with the race detector, manifests, all that needs the lab (csi-sanity too), the lab itself
 	@rm -rf $(OUTPUT)/test; rc=0
 	$(MAKE) test-race || rc=1
+	$(MAKE) test-manifests || rc=1
 	$(MAKE) test-lab || rc=1
 	$(MAKE) test-lab-self || rc=1
 	hack/test-summary $(OUTPUT)/test/*.json || rc=1
@@ -83,6 +98,16 @@ test-unit: bin/gotestsum | $(OUTPUT)/test ## Run the unit tests, on fakes: no ro
 test-race: bin/gotestsum | $(OUTPUT)/test ## Run the unit tests with the race detector (needs gcc) [PKG= RUN=]
 	@hack/need gcc=gcc /usr/include/stdlib.h=libc6-dev
 	CGO_ENABLED=1 bin/gotestsum --format pkgname --format-hide-empty-pkg --jsonfile $(OUTPUT)/test/race.json -- -race $(if $(RUN),-run '$(RUN)') $(PKG)
+
+.PHONY: test-manifests
+test-manifests: bin/gotestsum | $(OUTPUT)/test ## Test deploy/ and examples/ without a cluster: chart, overlays, types, flags, rights [RUN=]
+	cd test/manifests
+	$(abspath bin/gotestsum) --format pkgname --format-hide-empty-pkg --jsonfile $(abspath $(OUTPUT))/test/manifests.json -- -count 1 $(if $(RUN),-run '$(RUN)') ./...
+
+.PHONY: manifests
+manifests: ## Render deploy/kustomize/base from the chart, and what tests know about the manifests
+	$(GO) -C test/manifests test -count 1 -run TestBaseIsRendered -update .
+	$(GO) -C test/manifests test -count 1 -run 'TestSidecarFlags|TestDriverInputs' -update .
 
 .PHONY: test-lab
 test-lab: bin/gotestsum bin/lab bin/lvmsnap | $(OUTPUT)/test ## Run the tests that need real LVM, in the lab [LAB_PKG=./pkg/lvm RUN=]
@@ -116,6 +141,20 @@ bench-docs: ## Make docs/benchmarks, tables and plots, of the last make bench
 sanity: bin/lab bin/lvmsnap ## Run csi-sanity against the real driver in the lab, and show what it says
 	CGO_ENABLED=0 $(GO) test -tags lab -exec "$(LAB)" -count 1 -timeout 25m -v $(if $(RUN),-run '$(RUN)') ./test/sanity/
 
+.PHONY: e2e
+e2e: bin/lab bin/lvmsnap e2e-programs ## Real API server and sidecars, with the repository's manifests and rights, in the lab (the first time builds Kubernetes)
+	crds=$$($(GO) -C test/e2e/cluster list -m -f '{{.Dir}}' github.com/kubernetes-csi/external-snapshotter/client/v8)/config/crd
+	E2E_BIN=$(E2E_BIN) E2E_CRDS=$$crds LVMSNAP_BIN=$(abspath bin/lvmsnap) CGO_ENABLED=0 \
+	  $(GO) -C test/e2e test -tags lab -exec "$(abspath bin/lab) --memory 3G --disks 3 $(LABFLAGS) --" -count 1 -timeout 25m -v $(if $(RUN),-run '$(RUN)') .
+
+# The version is what API server and sidecars go by; they have none of their own when built so.
+.PHONY: e2e-programs
+e2e-programs:
+	@mkdir -p $(E2E_BIN)
+	version=$$($(GO) -C test/e2e/cluster list -m -f '{{.Version}}' k8s.io/kubernetes)
+	$(STATIC_E2E) -ldflags "-s -w -X k8s.io/component-base/version.gitVersion=$$version -X k8s.io/client-go/pkg/version.gitVersion=$$version" \
+	  -o $(E2E_BIN)/ tool
+
 .PHONY: fuzz
 fuzz: ## Run every fuzz target for a while [FUZZTIME=10s RUN=FuzzName]
 	@targets=$$(grep -rnoE --include='*_test.go' '^func Fuzz[A-Za-z0-9_]*' cmd pkg test 2>/dev/null | sed -E 's/^(.*)\/[^/]*:[0-9]+:func /\1 /' | sort -u || true)
@@ -131,6 +170,7 @@ fuzz: ## Run every fuzz target for a while [FUZZTIME=10s RUN=FuzzName]
 .PHONY: lint
 lint: bin/golangci-lint ## Lint everything, tests and lab included
 	bin/golangci-lint run --allow-serial-runners $(PKG)
+	if [[ "$(PKG)" = ./... ]]; then cd test/manifests; $(abspath bin/golangci-lint) run --allow-serial-runners ./...; fi
 
 .PHONY: fmt
 fmt: bin/golangci-lint ## Format everything
@@ -141,10 +181,12 @@ verify: bin/golangci-lint ## Check that go.mod, generated files and the format a
 	@set -x
 	$(GO) mod tidy -diff
 	$(GO) -C hack/tools mod tidy -diff
+	$(GO) -C test/manifests mod tidy -diff
 	hack/verify-generated $(GO) generate ./...
 	bin/golangci-lint config verify
 	bin/golangci-lint fmt --diff
 	$(GO) vet -tags lab ./...
+	$(GO) -C test/manifests vet ./...
 
 ##@ Help
 

@@ -1,0 +1,347 @@
+//go:build lab
+
+package e2e_test
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/lvmsnap/lvmsnap/test/lab/labtest"
+)
+
+// claims of an example, in the order of the file.
+func claims(objects []*unstructured.Unstructured) []*unstructured.Unstructured {
+	var out []*unstructured.Unstructured
+	for _, o := range objects {
+		if o.GetKind() == "PersistentVolumeClaim" {
+			out = append(out, o)
+		}
+	}
+	return out
+}
+
+// ofSize changes what a claim asks for: copies of whole gigabytes take their time in the lab.
+func ofSize(claim *unstructured.Unstructured, size string) *unstructured.Unstructured {
+	_ = unstructured.SetNestedField(claim.Object, size, "spec", "resources", "requests", "storage")
+	return claim
+}
+
+// snapshot makes the VolumeSnapshot of an example and waits until it is ready.
+func (c *cluster) snapshot(objects []*unstructured.Unstructured) *unstructured.Unstructured {
+	c.t.Helper()
+	o := ofKind(objects, "VolumeSnapshot")
+	c.apply(o)
+	return c.awaitField(o, "true", "status", "readyToUse")
+}
+
+func clone(n *node) {
+	source := n.claim(example(n.c.t, "volume.yaml"))
+	v := n.use(source)
+	v.write("100 orders")
+	copied := n.claim(example(n.c.t, "clone.yaml"))
+	v.write("all gone")
+	w := n.use(copied)
+	w.reads("100 orders")
+	w.write("101 orders")
+	v.reads("all gone")
+	v.leave()
+	n.c.remove(source)
+	w.reads("101 orders")
+	w.leave()
+	n.c.remove(copied)
+}
+
+func block(n *node) {
+	objects := example(n.c.t, "block.yaml")
+	source, restored := claims(objects)[0], claims(objects)[1]
+	source = n.claim([]*unstructured.Unstructured{source})
+	v := n.use(source)
+	v.write("100 orders")
+	snapshot := n.c.snapshot(objects)
+	v.write("all gone!!")
+	restored = n.claim([]*unstructured.Unstructured{restored})
+	r := n.use(restored)
+	r.reads("100 orders")
+	v.reads("all gone!!")
+	v.leave()
+	r.leave()
+	n.c.remove(source, restored, snapshot)
+}
+
+// thick: a COW snapshot over two disks, whose restore is a copy beside the calls. The snapshot outlives its volume.
+func thick(n *node) {
+	objects := example(n.c.t, "thick.yaml")
+	n.c.apply(ofKind(objects, "StorageClass"), ofKind(objects, "VolumeSnapshotClass"))
+	source := n.claim([]*unstructured.Unstructured{ofSize(claims(objects)[0], "64Mi")})
+	v := n.use(source)
+	v.write("100 orders")
+	snapshot := n.c.snapshot(objects)
+	v.write("all gone")
+	restored := n.claim([]*unstructured.Unstructured{ofSize(claims(objects)[1], "64Mi")})
+	r := n.use(restored)
+	r.reads("100 orders")
+	v.reads("all gone")
+	if out := labtest.Run(n.c.t, "lvs", "--noheadings", "-o", "segtype,stripes", n.vg.Name); !strings.Contains(out, "striped 2") && !strings.Contains(strings.Join(strings.Fields(out), " "), "striped 2") {
+		n.c.t.Errorf("nothing is striped over two disks: %s", out)
+	}
+	v.leave()
+	r.leave()
+	n.c.remove(source, restored, snapshot)
+}
+
+// deletedInOrder deletes source (0), snapshot (1) and restore (2) in any order, and what is left keeps its data.
+func deletedInOrder(n *node, order ...int) {
+	source := n.claim(example(n.c.t, "volume.yaml"))
+	v := n.use(source)
+	v.write("100 orders")
+	snapshot := n.c.snapshot(example(n.c.t, "snapshot.yaml"))
+	restored := n.claim(example(n.c.t, "restore.yaml"))
+	r := n.use(restored)
+	left := 3
+	for _, i := range order {
+		switch i {
+		case 0:
+			v.leave()
+			n.c.remove(source)
+			v = nil
+		case 1:
+			n.c.remove(snapshot)
+		case 2:
+			r.leave()
+			n.c.remove(restored)
+			r = nil
+		}
+		left--
+		n.c.await(fmt.Sprintf("%d logical volumes to be left", left), time.Minute, func(context.Context) error {
+			if have := n.lvs(); len(have) != left {
+				return fmt.Errorf("LVM has %v", have)
+			}
+			return nil
+		})
+		for _, u := range []*volume{v, r} {
+			if u != nil {
+				u.reads("100 orders")
+			}
+		}
+	}
+}
+
+// contentMadeAnew is what Velero does: the snapshot's objects are deleted with Retain, and a content that carries
+// only the handle, with the label of its node, leads to the same snapshot.
+func contentMadeAnew(n *node) {
+	c := n.c
+	source := n.claim(example(c.t, "volume.yaml"))
+	v := n.use(source)
+	v.write("100 orders")
+	snapshot := c.snapshot(example(c.t, "snapshot.yaml"))
+	v.leave()
+	content := &unstructured.Unstructured{}
+	content.SetAPIVersion("snapshot.storage.k8s.io/v1")
+	content.SetKind("VolumeSnapshotContent")
+	content.SetName(field(snapshot, "status", "boundVolumeSnapshotContentName"))
+	first, err := c.get(c.context(), content)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	handle := field(first, "status", "snapshotHandle")
+	if node := first.GetLabels()["snapshot.storage.kubernetes.io/managed-by"]; node != n.name {
+		c.t.Errorf("the content is managed by %q", node)
+	}
+	c.patch(content, `{"spec":{"deletionPolicy":"Retain"}}`)
+	c.remove(snapshot)
+	c.remove(content)
+	n.awaitLVs(1, 1)
+
+	objects := example(c.t, "preprovisioned.yaml")
+	anew := ofKind(objects, "VolumeSnapshotContent")
+	_ = unstructured.SetNestedField(anew.Object, handle, "spec", "source", "snapshotHandle")
+	_ = unstructured.SetNestedField(anew.Object, "Delete", "spec", "deletionPolicy")
+	anew.SetLabels(map[string]string{"snapshot.storage.kubernetes.io/managed-by": n.name})
+	c.apply(anew)
+	found := c.snapshot(objects)
+	if size, was := field(found, "status", "restoreSize"), field(snapshot, "status", "restoreSize"); size != was {
+		c.t.Errorf("restoreSize is %s and was %s", size, was)
+	}
+	if at, was := field(found, "status", "creationTime"), field(snapshot, "status", "creationTime"); at != was {
+		c.t.Errorf("creationTime is %s and was %s", at, was)
+	}
+	restored := ofKind(example(c.t, "restore.yaml"), "PersistentVolumeClaim")
+	_ = unstructured.SetNestedField(restored.Object, found.GetName(), "spec", "dataSource", "name")
+	restored = n.claim([]*unstructured.Unstructured{restored})
+	r := n.use(restored)
+	r.reads("100 orders")
+	r.leave()
+	c.remove(restored, source, found)
+}
+
+func (c *cluster) patch(o *unstructured.Unstructured, patch string) {
+	c.t.Helper()
+	r, err := c.resource(o)
+	if err == nil {
+		_, err = r.Patch(c.context(), o.GetName(), types.MergePatchType, []byte(patch), metav1.PatchOptions{})
+	}
+	if err != nil {
+		c.t.Fatal(err)
+	}
+}
+
+// fullPool: what the driver says stands in the VolumeSnapshot, which becomes ready by itself when there is room again.
+func fullPool(n *node) {
+	c := n.c
+	source := n.claim(example(c.t, "volume.yaml"))
+	labtest.Run(c.t, "lvcreate", "-y", "--thinpool", n.vg.ThinPool, "--virtualsize", "2g", "--name", "fill", n.vg.Name)
+	labtest.Run(c.t, "dd", "if=/dev/zero", "of="+n.vg.Device("fill"), "bs=1M", "count=1980", "oflag=direct", "status=none")
+	snapshot := ofKind(example(c.t, "snapshot.yaml"), "VolumeSnapshot")
+	c.apply(snapshot)
+	c.await("the reason to stand in the VolumeSnapshot", time.Minute, func(ctx context.Context) error {
+		got, err := c.get(ctx, snapshot)
+		if err != nil {
+			return err
+		}
+		message := field(got, "status", "error", "message")
+		for _, words := range []string{"ResourceExhausted", n.vg.Name + "/" + n.vg.ThinPool, "%"} {
+			if !strings.Contains(message, words) {
+				return fmt.Errorf("%q is not in the message %q", words, message)
+			}
+		}
+		c.t.Log(message)
+		return nil
+	})
+	n.awaitLVsBeside(1, 0, "fill")
+	labtest.Run(c.t, "lvremove", "-y", n.vg.Name+"/fill")
+	snapshot = c.awaitField(snapshot, "true", "status", "readyToUse")
+	if message := field(snapshot, "status", "error"); message != "" {
+		c.t.Errorf("the snapshot is ready, and its error is still there: %s", message)
+	}
+	c.remove(snapshot, source)
+}
+
+// driverKilled kills the driver as often as it takes for snapshots to be at work, and there is one LV for each in the end.
+func driverKilled(n *node) {
+	c := n.c
+	source := n.claim(example(c.t, "volume.yaml"))
+	v := n.use(source)
+	v.write("100 orders")
+	const rounds = 3
+	var all []*unstructured.Unstructured
+	for i := range rounds {
+		o := ofKind(example(c.t, "snapshot.yaml"), "VolumeSnapshot")
+		o.SetName(fmt.Sprintf("killed-%d", i))
+		done := strings.Count(n.Log(), "/csi.v1.Controller/CreateSnapshot")
+		c.apply(o)
+		c.await("CreateSnapshot to be called", 30*time.Second, func(context.Context) error {
+			if len(n.lvs()) > 1+i || strings.Count(n.Log(), "/csi.v1.Controller/CreateSnapshot") > done {
+				return nil
+			}
+			return fmt.Errorf("not yet")
+		})
+		n.Kill()
+		n.Start()
+		all = append(all, o)
+	}
+	for _, o := range all {
+		c.awaitField(o, "true", "status", "readyToUse")
+	}
+	n.awaitLVs(1, rounds)
+	v.reads("100 orders")
+	v.leave()
+	c.remove(append(all, source)...)
+}
+
+// hundredSnapshots at once.
+func hundredSnapshots(n *node) {
+	c := n.c
+	source := n.claim(example(c.t, "volume.yaml"))
+	const number = 100
+	var all []*unstructured.Unstructured
+	for i := range number {
+		o := ofKind(example(c.t, "snapshot.yaml"), "VolumeSnapshot")
+		o.SetName(fmt.Sprintf("s-%d", i))
+		all = append(all, o)
+	}
+	begin := time.Now()
+	c.apply(all...)
+	applied := time.Since(begin)
+	r, err := c.resource(all[0])
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	c.await("all of them to be ready", 3*time.Minute, func(ctx context.Context) error {
+		list, err := r.List(ctx, metav1.ListOptions{})
+		if err != nil {
+			return err
+		}
+		ready := 0
+		for i := range list.Items {
+			if field(&list.Items[i], "status", "readyToUse") == "true" {
+				ready++
+			}
+		}
+		if ready < number {
+			return fmt.Errorf("%d are", ready)
+		}
+		return nil
+	})
+	c.t.Logf("%d VolumeSnapshots: applied in %.1f s, the last one ready after %.1f s", number, applied.Seconds(), time.Since(begin).Seconds())
+	n.awaitLVs(1, number)
+	if err := r.DeleteCollection(c.context(), metav1.DeleteOptions{}, metav1.ListOptions{}); err != nil {
+		c.t.Fatal(err)
+	}
+	n.awaitLVs(1, 0)
+	c.remove(source)
+}
+
+// wrongNode: a restore that the scheduler sends to a node without the data is refused there, goes back to the scheduler,
+// and is made where the snapshot is.
+func wrongNode(n, other *node) {
+	c := n.c
+	source := n.claim(example(c.t, "volume.yaml"))
+	v := n.use(source)
+	v.write("100 orders")
+	v.leave()
+	snapshot := c.snapshot(example(c.t, "snapshot.yaml"))
+	restored := ofKind(example(c.t, "restore.yaml"), "PersistentVolumeClaim")
+	other.want(restored)
+	const selected = "volume.kubernetes.io/selected-node"
+	c.await("the claim to go back to the scheduler", time.Minute, func(ctx context.Context) error {
+		got, err := c.get(ctx, restored)
+		if err != nil {
+			return err
+		}
+		if node := got.GetAnnotations()[selected]; node != "" {
+			return fmt.Errorf("it is for %s", node)
+		}
+		return nil
+	})
+	c.await("its event to name the node that has the data", time.Minute, func(ctx context.Context) error {
+		events, err := c.CoreV1().Events("default").List(ctx, metav1.ListOptions{FieldSelector: "involvedObject.name=" + restored.GetName()})
+		if err != nil {
+			return err
+		}
+		var messages []string
+		for _, e := range events.Items {
+			messages = append(messages, e.Message)
+			if strings.Contains(e.Message, "ResourceExhausted") {
+				c.t.Log(e.Message)
+				return nil
+			}
+		}
+		return fmt.Errorf("its events are %q", messages)
+	})
+	c.patch(restored, `{"metadata":{"annotations":{"`+selected+`":"`+n.name+`"}}}`)
+	restored = c.awaitField(restored, "Bound", "status", "phase")
+	r := n.use(restored)
+	r.reads("100 orders")
+	r.leave()
+	if have := other.lvs(); len(have) > 0 {
+		c.t.Errorf("the wrong node has %v", have)
+	}
+	c.remove(source, snapshot, restored)
+	n.awaitLVs(0, 0)
+}

@@ -1,0 +1,276 @@
+//go:build lab
+
+package e2e_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/container-storage-interface/spec/lib/go/csi"
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	storagev1 "k8s.io/api/storage/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
+
+	"github.com/lvmsnap/lvmsnap/test/internal/driverproc"
+	"github.com/lvmsnap/lvmsnap/test/lab/labtest"
+)
+
+const (
+	systemNamespace = "lvmsnap-system"
+	driverName      = "csi.lvmsnap.io"
+	topologyKey     = "topology.csi.lvmsnap.io/node"
+)
+
+// node is a node without a kubelet: the driver and the sidecars of the DaemonSet, with its arguments and its account's
+// rights. What kubelet would do, stage and publish, the test does.
+type node struct {
+	*driverproc.Driver
+	c    *cluster
+	vg   *labtest.Group
+	name string
+	dir  string
+}
+
+// newNode applies the manifests, and starts what the DaemonSet and the Deployment have in them.
+func newNode(c *cluster, name string, group labtest.Options, manifests []*unstructured.Unstructured) *node {
+	c.t.Helper()
+	vg := labtest.VolumeGroup(c.t, group)
+	n := &node{c: c, vg: vg, name: name, dir: c.t.TempDir()}
+
+	daemonSet := new(appsv1.DaemonSet)
+	c.typed(ofKind(manifests, "DaemonSet"), daemonSet)
+	n.register(daemonSet)
+
+	n.Driver = driverproc.Start(c.t, driverproc.Options{Groups: []string{vg.Name}, NodeID: name, Flags: []string{"--driver-name", driverName}})
+	account := c.kubeconfigOf(systemNamespace, daemonSet.Spec.Template.Spec.ServiceAccountName)
+	for _, container := range daemonSet.Spec.Template.Spec.Containers {
+		if container.Name == "csi-provisioner" || container.Name == "csi-snapshotter" {
+			n.sidecar(container, account)
+		}
+	}
+	return n
+}
+
+// resizer starts what the Deployment has in it; it is on this node.
+func (n *node) resizer(manifests []*unstructured.Unstructured) {
+	n.c.t.Helper()
+	deployment := new(appsv1.Deployment)
+	n.c.typed(ofKind(manifests, "Deployment"), deployment)
+	spec := deployment.Spec.Template.Spec
+	n.sidecar(spec.Containers[0], n.c.kubeconfigOf(systemNamespace, spec.ServiceAccountName))
+}
+
+// in is the node for a part of the test.
+func (n *node) in(t *testing.T) *node {
+	part := *n
+	part.c, part.dir = n.c.in(t), t.TempDir()
+	return &part
+}
+
+// typed reads an object that the API server has accepted into its type.
+func (c *cluster) typed(o *unstructured.Unstructured, into any) {
+	c.t.Helper()
+	got, err := c.get(c.context(), o)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	if err := runtime.DefaultUnstructuredConverter.FromUnstructured(got.Object, into); err != nil {
+		c.t.Fatal(err)
+	}
+}
+
+// register makes what kubelet and the DaemonSet's controller would: the Node with the driver's topology, the CSINode, and the
+// DaemonSet's pod, which goes through the API server's admission as any other.
+func (n *node) register(daemonSet *appsv1.DaemonSet) {
+	n.c.t.Helper()
+	_, err := n.c.CoreV1().Nodes().Create(n.c.context(), &corev1.Node{
+		ObjectMeta: metav1.ObjectMeta{Name: n.name, Labels: map[string]string{corev1.LabelHostname: n.name, topologyKey: n.name}},
+	}, metav1.CreateOptions{})
+	if err != nil {
+		n.c.t.Fatal(err)
+	}
+	_, err = n.c.StorageV1().CSINodes().Create(n.c.context(), &storagev1.CSINode{
+		ObjectMeta: metav1.ObjectMeta{Name: n.name},
+		Spec:       storagev1.CSINodeSpec{Drivers: []storagev1.CSINodeDriver{{Name: driverName, NodeID: n.name, TopologyKeys: []string{topologyKey}}}},
+	}, metav1.CreateOptions{})
+	if err != nil {
+		n.c.t.Fatal(err)
+	}
+	pod := &corev1.Pod{ObjectMeta: *daemonSet.Spec.Template.ObjectMeta.DeepCopy(), Spec: *daemonSet.Spec.Template.Spec.DeepCopy()}
+	pod.Name, pod.Namespace = n.podName(), systemNamespace
+	pod.OwnerReferences = []metav1.OwnerReference{*metav1.NewControllerRef(daemonSet, appsv1.SchemeGroupVersion.WithKind("DaemonSet"))}
+	pod.Spec.NodeName = n.name
+	if _, err := n.c.CoreV1().Pods(systemNamespace).Create(n.c.context(), pod, metav1.CreateOptions{}); err != nil {
+		n.c.t.Fatalf("the DaemonSet's pod: %v", err)
+	}
+}
+
+func (n *node) podName() string { return "lvmsnap-node-" + n.name }
+
+// sidecar starts a container's program with its arguments; only the socket is elsewhere, and there is no pod to take
+// the account from.
+func (n *node) sidecar(container corev1.Container, kubeconfig string) {
+	n.c.t.Helper()
+	args := []string{"--kubeconfig=" + kubeconfig}
+	for _, arg := range container.Args {
+		switch {
+		case strings.HasPrefix(arg, "--csi-address="):
+			arg = "--csi-address=" + n.Socket
+		case arg == "--leader-election":
+			args = append(args, "--leader-election-namespace="+systemNamespace)
+		}
+		args = append(args, arg)
+	}
+	env := []string{"NODE_NAME=" + n.name, "POD_NAME=" + n.podName(), "NAMESPACE=" + systemNamespace}
+	n.c.container(env, container.Name, container.Name+"-"+n.name, args...)
+}
+
+// claim makes an example's claim with what the scheduler would add: the node that its pod goes to.
+func (n *node) claim(objects []*unstructured.Unstructured) *unstructured.Unstructured {
+	n.c.t.Helper()
+	o := ofKind(objects, "PersistentVolumeClaim")
+	n.want(o)
+	return n.c.awaitField(o, "Bound", "status", "phase")
+}
+
+// want makes a claim for this node and does not wait for its volume.
+func (n *node) want(claim *unstructured.Unstructured) {
+	n.c.t.Helper()
+	claim.SetAnnotations(map[string]string{"volume.kubernetes.io/selected-node": n.name})
+	n.c.apply(claim)
+}
+
+// volume is a claim's volume, staged and published as kubelet does.
+type volume struct {
+	n               *node
+	id              string
+	capability      *csi.VolumeCapability
+	staging, target string
+}
+
+// use stages and publishes the volume of a claim.
+func (n *node) use(claim *unstructured.Unstructured) *volume {
+	t := n.c.t
+	t.Helper()
+	pv, err := n.c.CoreV1().PersistentVolumes().Get(n.c.context(), field(claim, "spec", "volumeName"), metav1.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if a := pv.Spec.NodeAffinity; a == nil || !strings.Contains(fmt.Sprint(a.Required), n.name) {
+		t.Errorf("the volume of %s may be used on any node: %v", claim.GetName(), a)
+	}
+	capability := &csi.VolumeCapability{
+		AccessMode: &csi.VolumeCapability_AccessMode{Mode: csi.VolumeCapability_AccessMode_SINGLE_NODE_MULTI_WRITER},
+		AccessType: &csi.VolumeCapability_Mount{Mount: &csi.VolumeCapability_MountVolume{FsType: pv.Spec.CSI.FSType}},
+	}
+	if field(claim, "spec", "volumeMode") == "Block" {
+		capability.AccessType = &csi.VolumeCapability_Block{Block: &csi.VolumeCapability_BlockVolume{}}
+	}
+	dir := filepath.Join(n.dir, claim.GetName())
+	v := &volume{n, pv.Spec.CSI.VolumeHandle, capability, filepath.Join(dir, "staging"), filepath.Join(dir, "target")}
+	if err := os.MkdirAll(v.staging, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := n.Node.NodeStageVolume(n.c.context(), &csi.NodeStageVolumeRequest{
+		VolumeId: v.id, StagingTargetPath: v.staging, VolumeCapability: capability, VolumeContext: pv.Spec.CSI.VolumeAttributes,
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := n.Node.NodePublishVolume(n.c.context(), &csi.NodePublishVolumeRequest{
+		VolumeId: v.id, StagingTargetPath: v.staging, TargetPath: v.target, VolumeCapability: capability, VolumeContext: pv.Spec.CSI.VolumeAttributes,
+	}); err != nil {
+		t.Fatal(err)
+	}
+	return v
+}
+
+// leave is the end of the pod.
+func (v *volume) leave() {
+	t := v.n.c.t
+	t.Helper()
+	if _, err := v.n.Node.NodeUnpublishVolume(v.n.c.context(), &csi.NodeUnpublishVolumeRequest{VolumeId: v.id, TargetPath: v.target}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := v.n.Node.NodeUnstageVolume(v.n.c.context(), &csi.NodeUnstageVolumeRequest{VolumeId: v.id, StagingTargetPath: v.staging}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// place is where data goes: a file, or the device itself.
+func (v *volume) place() string {
+	if v.capability.GetBlock() != nil {
+		return v.target
+	}
+	return filepath.Join(v.target, "orders")
+}
+
+// write puts text into the volume and onto the disk.
+func (v *volume) write(text string) {
+	v.n.c.t.Helper()
+	f, err := os.OpenFile(v.place(), os.O_CREATE|os.O_WRONLY, 0o600)
+	if err == nil {
+		_, err = f.WriteString(text + "\x00")
+		err = errors.Join(err, f.Sync(), f.Close())
+	}
+	if err != nil {
+		v.n.c.t.Fatal(err)
+	}
+}
+
+func (v *volume) reads(want string) {
+	v.n.c.t.Helper()
+	buf := make([]byte, 4096)
+	f, err := os.Open(v.place())
+	if err == nil {
+		_, err = f.Read(buf)
+		_ = f.Close()
+	}
+	text, _, _ := strings.Cut(string(buf), "\x00")
+	if err != nil || text != want {
+		v.n.c.t.Errorf("%s has %q (%v), want %q", v.place(), text, err, want)
+	}
+}
+
+// lvs are the driver's logical volumes, as LVM shows them.
+func (n *node) lvs() []string {
+	n.c.t.Helper()
+	names := strings.Fields(labtest.Run(n.c.t, "lvs", "--noheadings", "-o", "lv_name", n.vg.Name))
+	return slices.DeleteFunc(names, func(name string) bool { return name == n.vg.ThinPool })
+}
+
+// awaitLVs waits until LVM has so many volumes and snapshots of the driver's, and nothing else.
+func (n *node) awaitLVs(volumes, snapshots int) {
+	n.c.t.Helper()
+	n.awaitLVsBeside(volumes, snapshots)
+}
+
+// awaitLVsBeside is awaitLVs with LVs that are not the driver's.
+func (n *node) awaitLVsBeside(volumes, snapshots int, others ...string) {
+	n.c.t.Helper()
+	n.c.await(fmt.Sprintf("%d volumes and %d snapshots in LVM", volumes, snapshots), 90*time.Second, func(context.Context) error {
+		have := slices.DeleteFunc(n.lvs(), func(name string) bool { return slices.Contains(others, name) })
+		v, s := 0, 0
+		for _, name := range have {
+			switch {
+			case strings.HasPrefix(name, "csi-v-"):
+				v++
+			case strings.HasPrefix(name, "csi-s-"):
+				s++
+			}
+		}
+		if v != volumes || s != snapshots || v+s != len(have) {
+			return fmt.Errorf("LVM has %v", have)
+		}
+		return nil
+	})
+}
