@@ -30,8 +30,8 @@ E2E_BIN    ?= $(HOME)/.cache/lvmsnap-e2e/bin
 STATIC_E2E := CGO_ENABLED=0 $(GO) -C test/e2e/cluster build -trimpath
 
 # Packages with tests that need the lab: those with a file tagged so.
-LAB_PKG ?= $(sort $(patsubst %/,./%,$(dir $(shell \
-	grep -rlE --include='*_test.go' '^//go:build .*\blab\b' cmd pkg test 2>/dev/null))))
+LAB_PKG ?= $(sort $(filter-out ./test/e2e, $(patsubst %/,./%,$(dir $(shell \
+	grep -rlE --include='*_test.go' '^//go:build .*\blab\b' cmd pkg test 2>/dev/null)))))
 
 ##@ Build
 
