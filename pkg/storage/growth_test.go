@@ -190,8 +190,20 @@ func TestCapacityOfAPoolThatGrows(t *testing.T) {
 	if c, err = h.Capacity(t.Context(), storage.Class{}); err != nil || c.AvailableBytes != 184*mib {
 		t.Errorf("full, but it can grow: %+v, %v", c, err)
 	}
-	if _, err := h.cut(t.Context(), "s", v); err != nil {
-		t.Errorf("full, but it can grow: %v", err)
+	s, err := h.cut(t.Context(), "s", v)
+	if err != nil {
+		t.Fatalf("full, but it can grow: %v", err)
+	}
+	// A restore may be larger than the pool is now, and a volume may become so.
+	if r, err := h.restore(t.Context(), s.ID, 300*mib); err != nil || r.SizeBytes != 300*mib {
+		t.Errorf("restore: %+v, %v", r, err)
+	}
+	small := h.volume(t, "small")
+	if _, err := h.ExpandVolume(t.Context(), small.ID, 200*mib, 0); err != nil {
+		t.Errorf("expansion: %v", err)
+	}
+	if _, err := h.ExpandVolume(t.Context(), small.ID, 304*mib, 0); !errors.Is(err, storage.ErrNoSpace) {
+		t.Errorf("expansion beyond what the pool can become: %v", err)
 	}
 }
 

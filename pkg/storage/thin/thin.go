@@ -171,6 +171,13 @@ func (b *Backend) Extend(ctx context.Context, c *lvm.Client, lv lvm.LV, sizeByte
 		return err
 	}
 	room := room{pool: c.GroupName() + "/" + lv.Pool, poolBytes: st.SizeBytes(), promiseBytes: math.MaxInt64, ofFreeBytes: math.MaxInt64}
+	if b.growth.on() {
+		m, err := c.View(ctx)
+		if err != nil {
+			return err
+		}
+		room.poolBytes += b.growable(m, st)
+	}
 	if err := room.refuse(sizeBytes); err != nil {
 		return err
 	}
