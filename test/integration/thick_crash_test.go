@@ -152,10 +152,14 @@ func TestThickInterruptedSnapshot(t *testing.T) {
 		restart bool
 		want    remains
 	}{
-		{first, false, plain}, {first, true, plain},
-		{making, false, orphans}, {making, true, orphans},
-		{layer, false, waiting}, {layer, true, waiting},
-		{committed, false, finished}, {resuming, true, finished},
+		{first, false, plain},
+		{first, true, plain},
+		{making, false, orphans},
+		{making, true, orphans},
+		{layer, false, waiting},
+		{layer, true, waiting},
+		{committed, false, finished},
+		{resuming, true, finished},
 	} {
 		i.recovers(step.point, step.restart, step.want)
 	}
