@@ -127,7 +127,7 @@ torture: bin/lab ## Kill LVM before every system call that changes something, in
 	  -args $(or $(ARGS),-all)
 
 .PHONY: bench
-bench: bin/lab bin/lvmsnap | $(OUTPUT) ## Measure the driver beside the raw commands, in the lab, for some 20 minutes [QUICK=1: a minute or two]
+bench: bin/lab bin/lvmsnap | $(OUTPUT) ## Measure the driver beside the raw commands, in the lab, for some 30 minutes [QUICK=1: a minute or two]
 	@hack/bench-machine >$(OUTPUT)/bench.txt
 	CGO_ENABLED=0 $(GO) test -tags lab -exec "$(abspath bin/lab) --timeout 1h --memory 4G $(LABFLAGS) --" -run '^$$' -bench . -benchtime 1x -timeout 1h ./test/bench \
 	  -args -samples $(abspath $(OUTPUT)/bench.txt) $(if $(QUICK),-quick)

@@ -105,14 +105,14 @@ func (w *watch) cow(ctx context.Context, v *view, lv lvm.LV, before map[string]l
 	if paused {
 		return nil
 	}
+	trouble := ""
 	err = e.withLV(ctx, lv.Name, changing, "extend "+lv.Name, func(ctx context.Context, c *lvm.Client, v *view, lv lvm.LV) error {
 		more := max(int64(float64(lv.SizeBytes)*e.cow.ExtendPercent/100), soon, 1)
 		size, _ := roundUp(lv.SizeBytes+more, v.group.extentBytes)
 		if err := c.Extend(ctx, lv.Name, size); err != nil {
 			e.stats.cowFailed.Add(1)
-			// The first 128 bytes are what the volume's health can tell.
-			return fmt.Errorf("COW of snapshot %s/%s is %.0f%% full and cannot grow: %w; when it is full, the snapshot is lost",
-				v.group.Name(), lv.Name, st.Percent(), err)
+			trouble = fmt.Sprintf("COW of snapshot %s/%s is %.0f%% full and cannot grow", v.group.Name(), lv.Name, st.Percent())
+			return fmt.Errorf("%s: %w; when it is full, the snapshot is lost", trouble, err)
 		}
 		e.stats.cowGrown.Add(1)
 		klog.FromContext(ctx).Info("A COW snapshot has grown", "volumeGroup", v.group.Name(), "lv", lv.Name,
@@ -121,11 +121,20 @@ func (w *watch) cow(ctx context.Context, v *view, lv lvm.LV, before map[string]l
 	})
 	if err != nil {
 		w.failed(lv.UUID)
-		w.group.cowTroubles.set(lv, err.Error())
+		w.group.cowTroubles.set(lv, cowTrouble(trouble, err))
 		return err
 	}
 	w.group.cowTroubles.clear(lv)
 	return nil
+}
+
+// cowTrouble is short, because health has room for 128 bytes: LVM's own words without the command's, which names the snapshot again.
+func cowTrouble(trouble string, err error) string {
+	var failed *lvm.CommandError
+	if trouble != "" && errors.As(err, &failed) {
+		return trouble + ": " + failed.Text
+	}
+	return err.Error()
 }
 
 // probeCOWs finds out what became of those that were active when the node or the driver went down: inactive, only the

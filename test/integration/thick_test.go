@@ -13,6 +13,7 @@ import (
 	"github.com/container-storage-interface/spec/lib/go/csi"
 	"google.golang.org/grpc/codes"
 
+	"github.com/lvmsnap/lvmsnap/pkg/storage"
 	"github.com/lvmsnap/lvmsnap/test/internal/driverproc"
 	"github.com/lvmsnap/lvmsnap/test/lab/labtest"
 )
@@ -122,6 +123,16 @@ func TestThickKilledWhileCopying(t *testing.T) {
 	for _, req := range requests {
 		_, err := c.Controller.CreateVolume(c.context(), req)
 		c.fails(req.GetName(), err, codes.Aborted, "content")
+		// Only who asks for its health by its id, which nobody has been told yet, learns of it.
+		id := storage.Handle{NodeHash: storage.NodeHash(driverproc.NodeID), LV: storage.VolumeLV(req.GetName())}.String()
+		health, err := c.Controller.ControllerGetVolumeHealth(c.context(), &csi.ControllerGetVolumeHealthRequest{VolumeId: id})
+		c.ok(err)
+		if entries := health.GetVolumeHealth().GetHealthStatuses(); len(entries) != 1 || entries[0].GetReason() != "ContentIncomplete" ||
+			entries[0].GetStatus() != csi.VolumeHealthErrorType_INACCESSIBLE || !strings.Contains(entries[0].GetMessage(), "content") {
+			t.Errorf("health of %s: %v", req.GetName(), health)
+		}
+		_, err = c.Controller.ControllerGetVolume(c.context(), &csi.ControllerGetVolumeRequest{VolumeId: id})
+		c.fails(req.GetName(), err, codes.NotFound, "content")
 	}
 	start := time.Now()
 	c.snapshot("meanwhile", v)
@@ -228,4 +239,44 @@ func TestCOWGrowsUnderLoad(t *testing.T) {
 		t.Fatalf("it was lost: %v\n%s", s, labtest.Run(t, "lvs", c.vg.Name))
 	}
 	c.use(c.patient("r", kind{name: "block", block: true}, fromSnapshot(s.GetSnapshot())), kind{name: "block", block: true}).holds("v1")
+}
+
+// A COW that has to grow in a full group is in the health of its volume, as long as it is there.
+func TestCOWThatCannotGrow(t *testing.T) {
+	c := newThickCO(t)
+	v := c.patient("v", block, ofType("thick"), ofSize(64*mib))
+	u := c.use(v, block)
+	res, err := c.Controller.CreateSnapshot(c.context(), &csi.CreateSnapshotRequest{
+		Name: "s", SourceVolumeId: v.GetVolumeId(), Parameters: map[string]string{"cowSize": "16Mi"},
+	})
+	c.ok(err)
+	labtest.Run(t, "lvcreate", "--yes", "--wipesignatures", "n", "--zero", "n", "--name", "theirs", "--extents", "100%FREE", c.vg.Name)
+	f, err := os.OpenFile(u.target, os.O_WRONLY, 0)
+	c.ok(err)
+	for n := range int64(13) {
+		_, err := f.WriteAt(pattern("overwritten"), n*patternBytes)
+		c.ok(err)
+	}
+	c.ok(f.Sync())
+	c.ok(f.Close())
+	health := func() []*csi.VolumeHealth_VolumeHealthEntry {
+		res, err := c.Controller.ControllerGetVolumeHealth(c.context(), &csi.ControllerGetVolumeHealthRequest{VolumeId: v.GetVolumeId()})
+		c.ok(err)
+		return res.GetVolumeHealth().GetHealthStatuses()
+	}
+	entries := health()
+	for deadline := time.Now().Add(callTimeout); len(entries) == 0 && time.Now().Before(deadline); entries = health() {
+		time.Sleep(50 * time.Millisecond)
+	}
+	if len(entries) != 1 || entries[0].GetStatus() != csi.VolumeHealthErrorType_DEGRADED || entries[0].GetReason() != "COWCannotGrow" ||
+		!strings.Contains(entries[0].GetMessage(), lvOf(res.GetSnapshot().GetSnapshotId())) ||
+		!strings.Contains(entries[0].GetMessage(), "% full and cannot grow") {
+		t.Errorf("health: %v", entries)
+	}
+	t.Logf("%v", entries)
+	c.deleteSnapshot(res.GetSnapshot())
+	if entries := health(); len(entries) > 0 {
+		t.Errorf("the snapshot is gone: %v", entries)
+	}
+	labtest.Run(t, "lvremove", "--yes", c.vg.Name+"/theirs")
 }

@@ -243,15 +243,21 @@ func (c curve) scattered(place float64) (parts, error) {
 	return parts{append(drawn.plotters, points), []plot.Thumbnailer{points}}, nil
 }
 
-// durations are ticks at 1, 2 and 5 of every decade of seconds.
-type durations struct{}
+// decades are ticks at 1, 2 and 5 of every decade of a logarithmic axis.
+type decades struct{ label func(float64) string }
+
+var (
+	durations = decades{durationText} // of seconds
+	times     = decades{func(v float64) string { return strconv.FormatFloat(v, 'g', 3, 64) + "\u00d7" }}
+	megabytes = decades{func(v float64) string { return strconv.FormatFloat(v/1e6, 'f', -1, 64) + " MB/s" }}
+)
 
 // Ticks implements plot.Ticker.
-func (durations) Ticks(low, high float64) (ticks []plot.Tick) {
+func (d decades) Ticks(low, high float64) (ticks []plot.Tick) {
 	for e := math.Floor(math.Log10(low)); e <= math.Ceil(math.Log10(high)); e++ {
 		for _, m := range []float64{1, 2, 5} {
 			if v := m * math.Pow(10, e); v >= low && v <= high {
-				ticks = append(ticks, plot.Tick{Value: v, Label: durationText(v)})
+				ticks = append(ticks, plot.Tick{Value: v, Label: d.label(v)})
 			}
 		}
 	}

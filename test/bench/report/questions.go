@@ -73,6 +73,12 @@ func questions(r *results) []question {
 			memory(r), processTable(r),
 		},
 	}
+	if len(r.sizes("Write")) > 0 {
+		all = append(all, writeQuestion(r))
+	}
+	if len(r.sizes("Copy")) > 0 {
+		all = append(all, copyQuestion(r))
+	}
 	for i := range all {
 		all[i].figure.title = all[i].text
 	}
@@ -88,7 +94,7 @@ type way struct {
 
 // bySize compares ways for a single caller over the number of snapshots.
 func bySize(r *results, ways []way) figure {
-	f := figure{x: "snapshots in the volume group", y: "time", ticks: floats(r.sizes("Call")), yTicks: durations{}}
+	f := figure{x: "snapshots in the volume group", y: "time", ticks: floats(r.sizes("Call")), yTicks: durations}
 	for _, w := range ways {
 		c := curve{name: w.name, color: w.color, dashes: w.dashes}
 		for _, size := range r.sizes("Call") {
@@ -101,7 +107,7 @@ func bySize(r *results, ways []way) figure {
 
 // byCallers has the smallest and the largest group.
 func byCallers(r *results) figure {
-	f := figure{x: "callers at once", y: "time until all have their snapshot", ticks: floats(r.callers()), yTicks: durations{}}
+	f := figure{x: "callers at once", y: "time until all have their snapshot", ticks: floats(r.callers()), yTicks: durations}
 	sizes := r.sizes("Call")
 	for _, w := range []way{
 		{"lvcreate -s, by exec", "CreateSnapshot", "exec", vermillion, nil},
@@ -122,7 +128,7 @@ func byCallers(r *results) figure {
 }
 
 func pauses(r *results) figure {
-	f := figure{x: "file system, snapshots in the volume group", y: "longest stall of the writer", yTicks: durations{}}
+	f := figure{x: "file system, snapshots in the volume group", y: "longest stall of the writer", yTicks: durations}
 	systems, sizes := distinct(r, "Pause", func(s series) string { return s.fs }), r.sizes("Pause")
 	for _, w := range []way{
 		{name: "no cut", via: "none", color: gray},

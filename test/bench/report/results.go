@@ -19,6 +19,9 @@ type series struct {
 	op, via   string
 	fs        string
 	process   string
+	volume    string // thin, thick, or raw: an LV of nobody's
+	onto      string // what a copy is made to
+	data      int    // percent of it that is not zero
 	snapshots int
 	callers   int
 }
@@ -37,6 +40,7 @@ const (
 	commits      = "commits/op"
 	stall        = "stall-sec"
 	rss          = "RSS-B"
+	throughput   = "B/s"
 )
 
 // results are the samples of a run, in the order in which they were taken.
@@ -86,6 +90,12 @@ func parseName(name benchfmt.Name) (s series, err error) {
 			s.fs = value
 		case "process":
 			s.process = value
+		case "type":
+			s.volume = value
+		case "onto":
+			s.onto = value
+		case "data":
+			s.data, e = strconv.Atoi(value)
 		case "snapshots":
 			s.snapshots, e = strconv.Atoi(value)
 		case "callers":

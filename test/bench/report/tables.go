@@ -122,9 +122,11 @@ func machineTable(r *results) table {
 // writeText writes all tables for a terminal.
 func writeText(w *strings.Builder, r *results) {
 	for _, t := range []table{
-		machineTable(r), callTable(r, r.operations(), r.callers()), pauseTable(r), processTable(r), goalTable(r),
+		machineTable(r), callTable(r, r.operations(), r.callers()), pauseTable(r), processTable(r), writeTable(r), copyTable(r), goalTable(r),
 	} {
-		t.text(w)
-		fmt.Fprintln(w)
+		if len(t) > 1 {
+			t.text(w)
+			fmt.Fprintln(w)
+		}
 	}
 }
