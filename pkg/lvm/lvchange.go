@@ -26,12 +26,16 @@ func (c *Client) Deactivate(ctx context.Context, name string) error {
 }
 
 // Refresh loads the tables of a volume anew and resumes it, with its COW snapshots: the cure for devices that an
-// interrupted command left suspended, whose I/O hangs. lvchange(8)
+// interrupted command left suspended, whose I/O hangs. What it makes active has its node in /dev afterwards, too, which an
+// interrupted command had not come to, and which nobody makes where there is no udev. lvchange(8), vgmknodes(8)
 func (c *Client) Refresh(ctx context.Context, name string) error {
 	if err := validateNames(name); err != nil {
 		return err
 	}
-	_, err := c.run(ctx, "lvchange", "--refresh", c.path(name))
+	if _, err := c.run(ctx, "lvchange", "--refresh", c.path(name)); err != nil {
+		return err
+	}
+	_, err := c.run(ctx, "vgmknodes", c.group)
 	return err
 }
 

@@ -39,6 +39,7 @@ type group struct {
 	extentBytes int64
 	records     atomic.Pointer[records] // of the last look
 	suspect     atomic.Bool             // a command may have died half way since the last recovery
+	recoveredAt atomic.Uint64           // the metadata's sequence number then
 	cowTroubles cowTroubles
 }
 

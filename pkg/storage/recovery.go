@@ -98,14 +98,18 @@ func (e *Engine) healthy(ctx context.Context, g *group, c *lvm.Client) (*view, e
 	if err != nil {
 		return nil, err
 	}
-	suspended, err := v.suspended(ctx)
+	ill, err := v.suspended(ctx)
 	if err != nil {
 		return nil, err
 	}
-	if g.suspect.Load() || suspended || v.unsettled() {
-		g.suspect.Store(true) // until it has been done
-		if err := v.recover(ctx, c); err != nil {
+	if ill = ill || v.unsettled(); ill || g.suspect.Load() {
+		switch err := v.recover(ctx, c); {
+		case err == nil:
+			g.suspect.Store(false)
+		case ill || errors.Is(err, lvm.ErrLocked):
 			return nil, err
+		default: // what is to be changed may be well
+			klog.FromContext(ctx).Error(err, "What interrupted commands left could not be looked for", "volumeGroup", g.Name())
 		}
 		if v, err = e.look(ctx, g, c.View); err != nil {
 			return nil, err
@@ -118,7 +122,6 @@ func (e *Engine) healthy(ctx context.Context, g *group, c *lvm.Client) (*view, e
 	if err != nil {
 		return nil, err
 	}
-	g.suspect.Store(false)
 	return v, nil
 }
 
@@ -148,8 +151,12 @@ func recoverable(err error) bool {
 	return errors.Is(err, errSuspended) || errors.Is(err, lvm.ErrPoolJammed) || errors.Is(err, lvm.ErrSuspended)
 }
 
-// unsettled: LVM has something in mind for a thin pool. Either a command is at work, or one died.
+// unsettled: LVM has something in mind for a thin pool. Either a command is at work, or one died; but for what a recovery has
+// seen and left, which is somebody else's, until somebody's command changes it.
 func (v *view) unsettled() bool {
+	if v.group.recoveredAt.Load() == v.metadata.Sequence {
+		return false
+	}
 	return slices.ContainsFunc(v.lvs, func(lv lvm.LV) bool {
 		return lv.Attr.Type() == lvm.TypeThinPool && (len(lv.Queue) > 0 || v.state(lv) == StateBehind)
 	})
@@ -211,6 +218,7 @@ func (v *view) recover(ctx context.Context, c *lvm.Client) error {
 				return err
 			}
 		}
+		v.group.recoveredAt.Store(m.Sequence)
 		return nil
 	})
 	if err != nil {

@@ -57,6 +57,12 @@ func verbs() map[string]verb {
 			flags:  []string{"--ignoreactivationskip", "--yes", "--refresh"},
 			run:    (*LVM).lvchange,
 		},
+		"vgmknodes": {run: func(l *LVM, r request) result {
+			if l.groups[r.object] == nil {
+				return notFound(r)
+			}
+			return success("")
+		}},
 		"lvs": {values: report, flags: []string{"--nosuffix"}, run: (*LVM).lvs},
 		"vgs": {values: report, flags: []string{"--nosuffix"}, run: (*LVM).vgs},
 	}
