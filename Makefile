@@ -108,7 +108,7 @@ test-race: bin/gotestsum | $(OUTPUT)/test ## Run the unit tests with the race de
 
 .PHONY: test-manifests
 test-manifests: bin/gotestsum | $(OUTPUT)/test ## Test deploy/ and examples/ without a cluster: chart, overlays, types, flags, rights [RUN=]
-	cd test/manifests
+	@cd test/manifests
 	$(abspath bin/gotestsum) --format pkgname --format-hide-empty-pkg --jsonfile $(abspath $(OUTPUT))/test/manifests.json -- -count 1 $(if $(RUN),-run '$(RUN)') ./...
 
 .PHONY: manifests
