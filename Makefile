@@ -63,6 +63,14 @@ image-test: ## Build the image without a registry, base images from Debian's pac
 	echo "built in $$((SECONDS - begin)) s"
 	hack/image-test "$(IMAGE):test" "$(VERSION)"
 
+.PHONY: image-lab
+image-lab: image-test bin/lab ## Run tests against the image's driver with the image's LVM and a read-only root, in the lab [RUN=TestRestore]
+	@container=$$(buildah --storage-driver vfs from "$(IMAGE):test")
+	trap 'buildah --storage-driver vfs rm "$$container" >/dev/null' EXIT
+	root=$$(buildah --storage-driver vfs mount "$$container")
+	IMAGE_ROOT=$$root LVMSNAP_BIN=$(abspath hack/image-driver) CGO_ENABLED=0 $(GO) test -tags lab -exec "$(LAB)" -count 1 -v \
+	  -run '$(if $(RUN),$(RUN),TestRestore$$|TestDeleteSourceThenRestore|TestExpandOnline)' ./test/integration
+
 .PHONY: clean
 clean: ## Remove everything that was built
 	rm -rf bin $(OUTPUT)
@@ -101,7 +109,7 @@ test-race: bin/gotestsum | $(OUTPUT)/test ## Run the unit tests with the race de
 
 .PHONY: test-manifests
 test-manifests: bin/gotestsum | $(OUTPUT)/test ## Test deploy/ and examples/ without a cluster: chart, overlays, types, flags, rights [RUN=]
-	cd test/manifests
+	@cd test/manifests
 	$(abspath bin/gotestsum) --format pkgname --format-hide-empty-pkg --jsonfile $(abspath $(OUTPUT))/test/manifests.json -- -count 1 $(if $(RUN),-run '$(RUN)') ./...
 
 .PHONY: manifests
@@ -182,6 +190,7 @@ verify: bin/golangci-lint ## Check that go.mod, generated files and the format a
 	$(GO) mod tidy -diff
 	$(GO) -C hack/tools mod tidy -diff
 	$(GO) -C test/manifests mod tidy -diff
+	$(GO) -C test/e2e mod tidy -diff
 	hack/verify-generated $(GO) generate ./...
 	bin/golangci-lint config verify
 	bin/golangci-lint fmt --diff

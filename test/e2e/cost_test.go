@@ -12,7 +12,7 @@ import (
 	"testing"
 )
 
-var watchLine = regexp.MustCompile(`(?m)^apiserver_longrunning_requests\{.*resource="([a-z]*)".*verb="WATCH".*\} ([0-9]+)$`)
+var watchLine = regexp.MustCompile(`(?m)^apiserver_longrunning_requests\{.*,resource="([a-z]*)".*verb="WATCH".*\} ([0-9]+)$`)
 
 // watches is how many watches the API server serves, by resource.
 func (c *cluster) watches() map[string]int {
