@@ -39,6 +39,7 @@ const (
 	flagReadOnly    = 1 << 0
 	flagSuspend     = 1 << 1
 	flagStatusTable = 1 << 4
+	flagHasTable    = 1 << 5 // DM_ACTIVE_PRESENT_FLAG
 	flagBufferFull  = 1 << 8
 	// flagNoFlush: do not commit the pool's metadata for a status; that would wait for its I/O.
 	flagNoFlush = 1 << 11
@@ -196,6 +197,9 @@ func (c *Control) Info(ctx context.Context, group, lv string) (Info, error) {
 	h, _, _, err := c.call(ctx, cmdDevStatus, DeviceName(group, lv), 0)
 	if err != nil {
 		return Info{}, err
+	}
+	if h.Flags&flagHasTable == 0 { // an activation died, and has to be done again
+		return Info{}, fmt.Errorf("%w: %s/%s has one without a table", ErrNoDevice, group, lv)
 	}
 	return infoOf(h), nil
 }

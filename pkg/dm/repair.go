@@ -21,6 +21,8 @@ type Repairs interface {
 	// ClearTable forgets the table that was loaded into a device, if there is one, and that Resume would have put in place of its
 	// present one.
 	ClearTable(ctx context.Context, device string) error
+	// Remove removes a device that nobody has open.
+	Remove(ctx context.Context, device string) error
 	// HasThin says whether an active thin pool has a thin device of this id.
 	HasThin(ctx context.Context, group, pool string, id uint32) (bool, error)
 	// DeleteThin removes a thin device with its blocks from an active thin pool. One that is not there is no error.
@@ -30,6 +32,7 @@ type Repairs interface {
 }
 
 const (
+	cmdDevRemove  = 4
 	cmdDevSuspend = 6 // without flagSuspend: resume
 	cmdTableClear = 10
 	cmdTargetMsg  = 14
@@ -46,6 +49,12 @@ func (c *Control) Resume(ctx context.Context, device string) error {
 // ClearTable implements Repairs.
 func (c *Control) ClearTable(ctx context.Context, device string) error {
 	_, _, _, err := c.call(ctx, cmdTableClear, device, 0)
+	return err
+}
+
+// Remove implements Repairs.
+func (c *Control) Remove(ctx context.Context, device string) error {
+	_, _, _, err := c.call(ctx, cmdDevRemove, device, 0)
 	return err
 }
 

@@ -29,11 +29,13 @@ const (
 	RecoveredRemoval   RecoveryKind = "removal"   // a thin pool still had what LVM had removed; it was removed there, too
 	RecoveredHalfMade  RecoveryKind = "half_made" // a COW snapshot that was still a plain volume was removed
 	RecoveredLeftover  RecoveryKind = "leftover"  // an LV that nobody needs any more was removed
+	RecoveredDevice    RecoveryKind = "device"    // a device of a removed LV was removed
 )
 
 // RecoveryKinds are all of them.
 var RecoveryKinds = []RecoveryKind{
 	RecoveredSuspended, RecoveredJam, RecoveredPhantom, RecoveredForeign, RecoveredRemoval, RecoveredHalfMade, RecoveredLeftover,
+	RecoveredDevice,
 }
 
 // Recovery is one thing that was found and put right.
@@ -230,6 +232,9 @@ func (v *view) recover(ctx context.Context, c *lvm.Client) error {
 		}
 		v.recovered(ctx, Recovery{RecoveredSuspended, name, "a device of it was suspended, and its I/O hung", "LVM loaded its tables anew and resumed it"})
 	}
+	if err := v.removeOrphans(ctx, c); err != nil {
+		return err
+	}
 	return v.tellOfForeign(ctx, c)
 }
 
@@ -320,6 +325,46 @@ func (v *view) behind(d dm.Device) (lvm.LV, bool) {
 func (v *view) isPoolDevice(d dm.Device, pool lvm.LV) bool {
 	rest, ok := strings.CutPrefix(d.Name, dm.DeviceName(v.group.Name(), pool.Name))
 	return ok && slices.Contains([]string{"", "-tpool", "_tdata", "_tmeta"}, rest)
+}
+
+// removeOrphans removes devices of the driver's LVs that LVM has removed. An lvremove of a COW snapshot that died leaves that of its
+// COW, and then every later snapshot of that name fails.
+func (v *view) removeOrphans(ctx context.Context, c *lvm.Client) error {
+	devices, err := v.e.kernel.Devices(ctx, v.group.Name())
+	if err != nil || !slices.ContainsFunc(devices, v.mayBeOrphan) {
+		return err
+	}
+	return c.Exclusively(ctx, func(m lvm.Metadata) error {
+		now := *v
+		now.lvs = m.LVs
+		for range 3 { // one may hold another open
+			devices, err := v.e.kernel.Devices(ctx, v.group.Name())
+			if err != nil {
+				return err
+			}
+			for _, d := range devices {
+				if !now.mayBeOrphan(d) || d.OpenCount > 0 {
+					continue
+				}
+				if err := v.e.kernel.Remove(ctx, d.Name); err != nil {
+					return fmt.Errorf("device %s, which LVM does not know any more, cannot be removed: %w", d.Name, err)
+				}
+				v.recovered(ctx, Recovery{RecoveredDevice, d.Name, "LVM had removed the LV of this device and not the device", "removed it"})
+			}
+		}
+		return nil
+	})
+}
+
+// mayBeOrphan: a device that is named as the driver's LVs are, or as a layer of one, and belongs to no LV. (A RAID volume's hidden
+// LVs, which are not among v.lvs either, have an underscore in their names.)
+func (v *view) mayBeOrphan(d dm.Device) bool {
+	uuid, layer := d.LV()
+	name, ok := strings.CutPrefix(strings.TrimSuffix(d.Name, layer), dm.DeviceName(v.group.Name(), "")+"csi--")
+	if !ok || uuid == "" || strings.Contains(name, "_") || layer != "" && layer != "-cow" && layer != "-real" {
+		return false
+	}
+	return !slices.ContainsFunc(v.lvs, func(lv lvm.LV) bool { return strings.ReplaceAll(lv.UUID, "-", "") == uuid })
 }
 
 // tellOfForeign tells of phantoms that are not the driver's. Those that are, the sweep removes.

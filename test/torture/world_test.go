@@ -253,7 +253,7 @@ func (w *world) expect(lvs ...string) {
 	w.ok(err)
 	for _, d := range devices {
 		uuid, layer := d.LV()
-		hidden := strings.HasSuffix(layer, "-tdata") || strings.HasSuffix(layer, "-tmeta") || strings.HasSuffix(layer, "-cow")
+		hidden := strings.HasSuffix(layer, "-tdata") || strings.HasSuffix(layer, "-tmeta")
 		if d.Suspended || !hidden && !uuids[uuid] {
 			w.t.Errorf("device %+v is suspended or nobody's", d)
 		}

@@ -54,6 +54,9 @@ func (l *LVM) Resume(ctx context.Context, device string) error {
 // ClearTable implements dm.Kernel: there never is one.
 func (l *LVM) ClearTable(ctx context.Context, _ string) error { return context.Cause(ctx) }
 
+// Remove implements dm.Kernel: there is no device without an LV.
+func (l *LVM) Remove(context.Context, string) error { return dm.ErrNoDevice }
+
 // HasThin implements dm.Kernel.
 func (l *LVM) HasThin(ctx context.Context, group, pool string, id uint32) (bool, error) {
 	g, _, err := l.activePool(ctx, group, pool)
