@@ -7,6 +7,7 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/spf13/pflag"
@@ -22,7 +23,7 @@ func TestParseFlags(t *testing.T) {
 	defaults := func(change func(*options)) options {
 		o := options{
 			endpoint: "unix:///csi/csi.sock", nodeID: hostName, driverName: "csi.lvmsnap.io", volumeGroups: []string{"vg"},
-			workDir: "/run/lvmsnap", poolDataReserve: 5, poolMetadataReserve: 10, copyParallelism: 2, cowThreshold: 70, cowPercent: 20,
+			workDir: "/run/lvmsnap", poolDataReserve: 5, poolMetadataReserve: 10, copyParallelism: 2, cowThreshold: 70, cowPercent: 20, stuckAfter: 2 * time.Minute,
 		}
 		change(&o)
 		return o
@@ -37,13 +38,13 @@ func TestParseFlags(t *testing.T) {
 			args: []string{
 				"--endpoint=unix:/x.sock", "--node-id=n1", "--driver-name=d.example", "--volume-group=a", "--metrics-address=:9090", "--enable-pprof",
 				"--work-dir=/var/x", "--host-namespace", "--pool-data-reserve=1", "--pool-metadata-reserve=2", "-v=0",
-				"--copy-rate-limit=100Mi", "--copy-parallelism=3", "--cow-autoextend-threshold=0", "--cow-autoextend-percent=50%",
+				"--copy-rate-limit=100Mi", "--copy-parallelism=3", "--cow-autoextend-threshold=0", "--cow-autoextend-percent=50%", "--stuck-after=3s",
 			},
 			nodeName: "not this",
 			want: options{
 				endpoint: "unix:/x.sock", nodeID: "n1", driverName: "d.example", volumeGroups: []string{"a"}, metricsAddress: ":9090", enablePprof: true,
 				workDir: "/var/x", hostNamespace: true, poolDataReserve: 1, poolMetadataReserve: 2,
-				copyRateLimit: 100 << 20, copyParallelism: 3, cowThreshold: 0, cowPercent: 50,
+				copyRateLimit: 100 << 20, copyParallelism: 3, cowThreshold: 0, cowPercent: 50, stuckAfter: 3 * time.Second,
 			},
 		},
 		"groups, repeated": {
@@ -74,7 +75,7 @@ func TestParseFlags(t *testing.T) {
 			args: []string{"--version"}, nodeName: "n",
 			want: options{
 				endpoint: "unix:///csi/csi.sock", driverName: "csi.lvmsnap.io", workDir: "/run/lvmsnap",
-				poolDataReserve: 5, poolMetadataReserve: 10, copyParallelism: 2, cowThreshold: 70, cowPercent: 20, version: true,
+				poolDataReserve: 5, poolMetadataReserve: 10, copyParallelism: 2, cowThreshold: 70, cowPercent: 20, stuckAfter: 2 * time.Minute, version: true,
 			},
 		},
 	} {
