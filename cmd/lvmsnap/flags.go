@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/spf13/pflag"
 	"k8s.io/klog/v2"
@@ -37,6 +38,7 @@ type options struct {
 	copyParallelism     uint16
 	cowThreshold        percent
 	cowPercent          percent
+	stuckAfter          time.Duration
 	version             bool
 }
 
@@ -66,6 +68,7 @@ func newFlagSet(o *options) *pflag.FlagSet {
 	o.cowThreshold, o.cowPercent = 70, 20
 	fs.Var(&o.cowThreshold, "cow-autoextend-threshold", "extend the COW of a snapshot of a thick volume that is fuller than this `percentage`; 0 is never")
 	fs.Var(&o.cowPercent, "cow-autoextend-percent", "extend it by this `percentage` of its size")
+	fs.DurationVar(&o.stuckAfter, "stuck-after", 2*time.Minute, "answer probes with not ready when an operation has been at work in a volume group for longer than this `duration`")
 	fs.BoolVar(&o.version, "version", false, "print the version and exit")
 	logFlags := flag.NewFlagSet("klog", flag.ContinueOnError)
 	klog.InitFlags(logFlags)
@@ -130,6 +133,9 @@ func (o *options) validate() error {
 	}
 	if o.poolPercent == 0 {
 		return errors.New("--pool-autoextend-percent: 0% is no extension; --pool-autoextend-threshold=100 turns it off")
+	}
+	if o.stuckAfter <= 0 {
+		return fmt.Errorf("--stuck-after: %s is not positive", o.stuckAfter)
 	}
 	if !filepath.IsAbs(o.workDir) {
 		return fmt.Errorf("--work-dir: %q is not an absolute path", o.workDir)

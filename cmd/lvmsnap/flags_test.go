@@ -7,6 +7,7 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/spf13/pflag"
@@ -23,7 +24,7 @@ func TestParseFlags(t *testing.T) {
 		o := options{
 			endpoint: "unix:///csi/csi.sock", nodeID: hostName, driverName: "csi.lvmsnap.io", volumeGroups: []string{"vg"},
 			workDir: "/run/lvmsnap", poolDataReserve: 5, poolMetadataReserve: 10, copyParallelism: 2, cowThreshold: 70, cowPercent: 20,
-			poolThreshold: 100, poolPercent: 20, overprovisionRatio: 3,
+			poolThreshold: 100, poolPercent: 20, overprovisionRatio: 3, stuckAfter: 2 * time.Minute,
 		}
 		change(&o)
 		return o
@@ -39,14 +40,14 @@ func TestParseFlags(t *testing.T) {
 				"--endpoint=unix:/x.sock", "--node-id=n1", "--driver-name=d.example", "--volume-group=a", "--metrics-address=:9090", "--enable-pprof",
 				"--work-dir=/var/x", "--host-namespace", "--pool-data-reserve=1", "--pool-metadata-reserve=2", "-v=0",
 				"--copy-rate-limit=100Mi", "--copy-parallelism=3", "--cow-autoextend-threshold=0", "--cow-autoextend-percent=50%",
-				"--pool-autoextend-threshold=80%", "--pool-autoextend-percent=10", "--overprovision-ratio=1.5",
+				"--pool-autoextend-threshold=80%", "--pool-autoextend-percent=10", "--overprovision-ratio=1.5", "--stuck-after=3s",
 			},
 			nodeName: "not this",
 			want: options{
 				endpoint: "unix:/x.sock", nodeID: "n1", driverName: "d.example", volumeGroups: []string{"a"}, metricsAddress: ":9090", enablePprof: true,
 				workDir: "/var/x", hostNamespace: true, poolDataReserve: 1, poolMetadataReserve: 2,
 				copyRateLimit: 100 << 20, copyParallelism: 3, cowThreshold: 0, cowPercent: 50,
-				poolThreshold: 80, poolPercent: 10, overprovisionRatio: 1.5,
+				poolThreshold: 80, poolPercent: 10, overprovisionRatio: 1.5, stuckAfter: 3 * time.Second,
 			},
 		},
 		"groups, repeated": {
@@ -78,7 +79,7 @@ func TestParseFlags(t *testing.T) {
 			want: options{
 				endpoint: "unix:///csi/csi.sock", driverName: "csi.lvmsnap.io", workDir: "/run/lvmsnap",
 				poolDataReserve: 5, poolMetadataReserve: 10, copyParallelism: 2, cowThreshold: 70, cowPercent: 20,
-				poolThreshold: 100, poolPercent: 20, overprovisionRatio: 3, version: true,
+				poolThreshold: 100, poolPercent: 20, overprovisionRatio: 3, stuckAfter: 2 * time.Minute, version: true,
 			},
 		},
 	} {

@@ -36,6 +36,14 @@ type engineMetrics struct {
 }
 
 var (
+	groupWaiting = prometheus.NewDesc("lvmsnap_group_waiting_calls",
+		"Calls that wait for their turn in a volume group.", []string{"volume_group"}, nil)
+	groupHeld = prometheus.NewDesc("lvmsnap_group_operation_seconds",
+		"How long the operation at work in a volume group has had its turn; 0 when there is none.", []string{"volume_group"}, nil)
+	groupCommand = prometheus.NewDesc("lvmsnap_lvm_running_command_seconds",
+		"How long the LVM command at work in a volume group has been running; 0 when there is none.", []string{"volume_group"}, nil)
+	groupStuck = prometheus.NewDesc("lvmsnap_lvm_stuck_commands",
+		"Operations that have been at work in a volume group for longer than --stuck-after.", []string{"volume_group"}, nil)
 	fillBytes = prometheus.NewDesc("lvmsnap_fill_bytes",
 		"Bytes of a volume that is being zeroed or copied: done (on stable storage), and total.", []string{"lv", "of"}, nil)
 	cowEvents = prometheus.NewDesc("lvmsnap_cow_snapshots_total",
@@ -46,14 +54,24 @@ var (
 
 // Describe implements prometheus.Collector.
 func (m engineMetrics) Describe(ch chan<- *prometheus.Desc) {
-	ch <- fillBytes
-	ch <- cowEvents
-	ch <- recoveries
+	for _, desc := range []*prometheus.Desc{groupWaiting, groupHeld, groupCommand, groupStuck, fillBytes, cowEvents, recoveries} {
+		ch <- desc
+	}
 }
 
 // Collect implements prometheus.Collector.
 func (m engineMetrics) Collect(ch chan<- prometheus.Metric) {
 	s := m.engine.Stats()
+	for _, g := range s.Groups {
+		stuck := 0.0
+		if g.Stuck {
+			stuck = 1
+		}
+		ch <- prometheus.MustNewConstMetric(groupWaiting, prometheus.GaugeValue, float64(g.Waiting), g.Name)
+		ch <- prometheus.MustNewConstMetric(groupHeld, prometheus.GaugeValue, g.Held.Seconds(), g.Name)
+		ch <- prometheus.MustNewConstMetric(groupCommand, prometheus.GaugeValue, g.Command.Seconds(), g.Name)
+		ch <- prometheus.MustNewConstMetric(groupStuck, prometheus.GaugeValue, stuck, g.Name)
+	}
 	for _, f := range s.Fills {
 		ch <- prometheus.MustNewConstMetric(fillBytes, prometheus.GaugeValue, float64(f.DoneBytes), f.LV, "done")
 		ch <- prometheus.MustNewConstMetric(fillBytes, prometheus.GaugeValue, float64(f.TotalBytes), f.LV, "total")

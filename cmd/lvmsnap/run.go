@@ -111,7 +111,7 @@ func newEngine(ctx context.Context, o options, groups []*lvm.Group, kernel dm.Ke
 		fill.Limiter = rate.NewLimiter(rate.Limit(o.copyRateLimit), blockcopy.DefaultBlockBytes)
 	}
 	return storage.New(ctx, storage.Options{
-		Driver: o.driverName, NodeID: o.nodeID, Groups: groups, Kernel: kernel, Fill: fill,
+		Driver: o.driverName, NodeID: o.nodeID, Groups: groups, Kernel: kernel, Fill: fill, StuckAfter: o.stuckAfter,
 		COW: storage.COWOptions{ThresholdPercent: float64(o.cowThreshold), ExtendPercent: float64(o.cowPercent)},
 		Backends: map[storage.Type]storage.Backend{
 			storage.TypeThin: thin.New(thin.Options{

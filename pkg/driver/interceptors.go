@@ -16,6 +16,8 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"k8s.io/klog/v2"
+
+	"github.com/lvmsnap/lvmsnap/pkg/storage"
 )
 
 // Verbosities of the log; one line a call is at 0.
@@ -26,19 +28,30 @@ const (
 
 // interceptors are what every call goes through, so that handlers need to know nothing of it:
 //
-//	observe -> toStatus and panics -> limits of the request -> handler
+//	observe -> toStatus and panics -> how many there are -> limits of the request -> handler
 type interceptors struct {
 	logger  klog.Logger
 	metrics *Metrics
 	calls   atomic.Uint64
+	serving atomic.Int64
 }
 
+const (
+	// maxCalls bounds what is served at a time, and with it the memory of calls that wait: one that is refused costs
+	// its caller a retry, one too many may cost the node's memory.
+	maxCalls = 2000
+	// maxRequestBytes is far above what the size limits of the spec leave a request, and below gRPC's own 4 MiB.
+	maxRequestBytes = 2 << 20
+	// earliest is how long before its deadline a call ends.
+	earliest = 250 * time.Millisecond
+)
+
 func (i *interceptors) unary() grpc.ServerOption {
-	return grpc.ChainUnaryInterceptor(i.observeUnary, i.convertUnary, limitUnary)
+	return grpc.ChainUnaryInterceptor(i.observeUnary, i.convertUnary, i.boundUnary, limitUnary)
 }
 
 func (i *interceptors) stream() grpc.ServerOption {
-	return grpc.ChainStreamInterceptor(i.observeStream, i.convertStream, limitStream)
+	return grpc.ChainStreamInterceptor(i.observeStream, i.convertStream, i.boundStream, limitStream)
 }
 
 // call is one RPC as it is logged and counted.
@@ -172,6 +185,48 @@ func (i *interceptors) panicked(ctx context.Context, fullMethod string, p any) e
 		code = codes.Unavailable
 	}
 	return status.Error(code, "internal error")
+}
+
+func (i *interceptors) boundUnary(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
+	done, err := i.admit(info.FullMethod)
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	ctx, cancel := early(ctx)
+	defer cancel()
+	return handler(ctx, req)
+}
+
+// early ends a call a little before its deadline: a client that has given up does not read why.
+func early(ctx context.Context) (context.Context, context.CancelFunc) {
+	deadline, ok := ctx.Deadline()
+	if !ok {
+		return ctx, func() {}
+	}
+	return context.WithDeadline(ctx, deadline.Add(-min(time.Until(deadline)/10, earliest)))
+}
+
+func (i *interceptors) boundStream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
+	done, err := i.admit(info.FullMethod)
+	if err != nil {
+		return err
+	}
+	defer done()
+	return handler(srv, ss)
+}
+
+// admit refuses a call when there are too many. Probes and the like are always answered: they wait for nobody.
+func (i *interceptors) admit(fullMethod string) (done func(), err error) {
+	if strings.HasPrefix(fullMethod, "/csi.v1.Identity/") {
+		return func() {}, nil
+	}
+	done = func() { i.serving.Add(-1) }
+	if n := i.serving.Add(1); n > maxCalls {
+		done()
+		return nil, fmt.Errorf("%w: %d are being served already; try again later", storage.ErrBusy, maxCalls)
+	}
+	return done, nil
 }
 
 // limitUnary applies the spec's general rules before the handler sees the request.

@@ -30,6 +30,7 @@ func TestErrorCodes(t *testing.T) {
 		storage.ErrInUse:                 codes.FailedPrecondition,
 		storage.ErrDamaged:               codes.FailedPrecondition,
 		storage.ErrPending:               codes.Aborted,
+		storage.ErrBusy:                  codes.Unavailable,
 		storage.ErrOtherNode:             codes.Unavailable,
 		context.Canceled:                 codes.Canceled,
 		context.DeadlineExceeded:         codes.DeadlineExceeded,

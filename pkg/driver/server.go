@@ -146,7 +146,7 @@ func (s *Server) serve(ctx context.Context, lis net.Listener) error {
 
 func (s *Server) grpcServer(logger klog.Logger) *grpc.Server {
 	i := &interceptors{logger: logger, metrics: s.metrics}
-	server := grpc.NewServer(i.unary(), i.stream())
+	server := grpc.NewServer(i.unary(), i.stream(), grpc.MaxRecvMsgSize(maxRequestBytes))
 	csi.RegisterIdentityServer(server, s.identity)
 	csi.RegisterControllerServer(server, s.controller)
 	if s.node != nil {

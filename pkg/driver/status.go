@@ -25,6 +25,7 @@ var codeOf = []struct {
 	{storage.ErrNoSpace, codes.ResourceExhausted},
 	{storage.ErrInUse, codes.FailedPrecondition},
 	{storage.ErrDamaged, codes.FailedPrecondition},
+	{storage.ErrBusy, codes.Unavailable},
 	{storage.ErrOtherNode, codes.Unavailable},
 	{context.Canceled, codes.Canceled},
 	{context.DeadlineExceeded, codes.DeadlineExceeded},

@@ -22,6 +22,7 @@ type Client struct {
 	reader MetadataReader // nil: LVM is asked
 	locks  Locker         // nil: nobody else runs LVM
 	on     func(CommandEvent)
+	turn   *turn // in which the client works
 }
 
 // CommandEvent tells an observer (metrics) about one finished command.
@@ -44,6 +45,9 @@ func (c *Client) path(lv string) string { return c.group + "/" + lv }
 func (c *Client) View(ctx context.Context) (Metadata, error) {
 	if c.reader != nil {
 		m, err := c.reader.Metadata(c.group)
+		if errors.Is(err, ErrStuck) {
+			return Metadata{}, err
+		}
 		if err != nil && c.reader.Locate(ctx, c) == nil {
 			m, err = c.reader.Metadata(c.group)
 		}
@@ -67,10 +71,14 @@ func (c *Client) run(ctx context.Context, args ...string) (Document, error) {
 		return Document{}, err
 	}
 	start := time.Now()
+	c.turn.begin(args)
 	out, err := c.exec.Run(ctx, args...)
 	if errors.Is(err, ErrOutcomeUnknown) && reads(args[0]) {
 		out, err = c.exec.Run(ctx, args...) // a question may be asked twice
 	}
+	var still *stillRunningError
+	_ = errors.As(err, &still)
+	c.turn.end(still)
 	if err == nil && out.ExitCode != 0 {
 		text := out.errorText()
 		if text == "" {

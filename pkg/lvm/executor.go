@@ -16,7 +16,7 @@ import (
 // (lvmtest) stands in for (docs/adr/0004).
 type Executor interface {
 	// Run returns what LVM wrote and its exit code. An error means that LVM could not be run, that its answer
-	// is unknown (ErrOutcomeUnknown), or that ctx ended while the command goes on (hostexec.ErrStillRunning).
+	// is unknown (ErrOutcomeUnknown), or that ctx ended while the command goes on (NewStillRunning).
 	Run(ctx context.Context, args ...string) (Output, error)
 }
 
@@ -71,8 +71,9 @@ func (e Exec) Run(ctx context.Context, args ...string) (Output, error) {
 		out Output
 		err error
 	}
-	done := make(chan answer, 1)
+	done, ended := make(chan answer, 1), make(chan struct{})
 	go func() {
+		defer close(ended)
 		out, err := collect(proc)
 		done <- answer{out, err}
 	}()
@@ -80,7 +81,7 @@ func (e Exec) Run(ctx context.Context, args ...string) (Output, error) {
 	case a := <-done:
 		return a.out, a.err
 	case <-ctx.Done():
-		return Output{}, fmt.Errorf("lvm %s: %w: %w", commandName(args), hostexec.ErrStillRunning, context.Cause(ctx))
+		return Output{}, NewStillRunning(ctx, args, ended)
 	}
 }
 

@@ -2,8 +2,8 @@ package lvm
 
 import (
 	"context"
+	"errors"
 	"fmt"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -16,13 +16,10 @@ import (
 type Group struct {
 	name   string
 	client *Client
-	turn   *semaphore.Weighted
+	turns  *semaphore.Weighted
 
 	waiting atomic.Int64
-
-	mu      sync.Mutex
-	current string // what holds the turn, for messages
-	since   time.Time
+	turn    atomic.Pointer[turn] // nil: nobody has it
 }
 
 // maxWaiting bounds the queue: beyond it a caller is refused rather than kept.
@@ -41,9 +38,11 @@ func NewGroup(name string, o GroupOptions) (*Group, error) {
 	if err := ValidateName(name); err != nil {
 		return nil, err
 	}
-	return &Group{
-		name: name, client: &Client{exec: o.Executor, group: name, reader: o.Reader, locks: o.Locks, on: o.Observe}, turn: semaphore.NewWeighted(1),
-	}, nil
+	client := &Client{exec: o.Executor, group: name, locks: o.Locks, on: o.Observe}
+	if o.Reader != nil {
+		client.reader = newBoundedReader(o.Reader, name)
+	}
+	return &Group{name: name, client: client, turns: semaphore.NewWeighted(1)}, nil
 }
 
 // Name of the volume group.
@@ -53,30 +52,33 @@ func (g *Group) Name() string { return g.name }
 func (g *Group) Waiting() int { return int(g.waiting.Load()) }
 
 // Do runs fn when it is the caller's turn. The purpose is for messages to those who wait. Waiting ends with
-// ctx; what fn gets does not: a command once begun outlives its caller (docs/adr/0003), up to limit.
+// ctx; what fn gets does not: a command once begun outlives its caller (docs/adr/0003), up to limit. One that goes
+// on even then keeps the turn until it has ended.
 func (g *Group) Do(ctx context.Context, purpose string, limit time.Duration, fn func(context.Context, *Client) error) error {
 	if n := g.waiting.Add(1); n > maxWaiting {
 		g.waiting.Add(-1)
 		return fmt.Errorf("%w: %s: %d are waiting%s", ErrBusy, g.name, maxWaiting, g.holder())
 	}
-	err := g.turn.Acquire(ctx, 1)
+	err := g.turns.Acquire(ctx, 1)
 	g.waiting.Add(-1)
 	if err != nil {
 		return fmt.Errorf("%s: waiting for volume group %s%s: %w", purpose, g.name, g.holder(), context.Cause(ctx))
 	}
-	defer g.turn.Release(1)
-	g.hold(purpose)
-	defer g.hold("")
+	t := g.take(purpose)
+	defer g.giveBack(ctx, t)
 	run, cancel := context.WithTimeout(context.WithoutCancel(ctx), limit)
 	defer cancel()
-	return fn(run, g.client)
+	client := *g.client
+	client.turn = t
+	return fn(run, &client)
 }
 
 // View is Client.View for those who only look. It waits for nobody's turn unless LVM itself must be asked.
 func (g *Group) View(ctx context.Context, limit time.Duration) (m Metadata, err error) {
 	if g.client.reader != nil {
-		if m, err := g.client.reader.Metadata(g.name); err == nil {
-			return m, nil
+		// LVM would hang on a disk that does not answer, and keep the group from those who need no disk.
+		if m, err := g.client.reader.Metadata(g.name); err == nil || errors.Is(err, ErrStuck) {
+			return m, err
 		}
 	}
 	err = g.Do(ctx, "look", limit, func(ctx context.Context, c *Client) error {
@@ -84,25 +86,4 @@ func (g *Group) View(ctx context.Context, limit time.Duration) (m Metadata, err 
 		return err
 	})
 	return m, err
-}
-
-func (g *Group) hold(purpose string) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.current, g.since = purpose, time.Now()
-}
-
-// Current is what holds the turn and since when; empty when nobody does.
-func (g *Group) Current() (purpose string, since time.Time) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	return g.current, g.since
-}
-
-func (g *Group) holder() string {
-	purpose, since := g.Current()
-	if purpose == "" {
-		return ""
-	}
-	return fmt.Sprintf(" (%s has held it for %s)", purpose, time.Since(since).Round(time.Millisecond))
 }

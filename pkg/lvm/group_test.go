@@ -10,6 +10,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/lvmsnap/lvmsnap/pkg/hostexec"
 	"github.com/lvmsnap/lvmsnap/pkg/lvm"
 	"github.com/lvmsnap/lvmsnap/pkg/lvm/lvmtest"
 )
@@ -41,8 +42,8 @@ func TestGroupOrder(t *testing.T) {
 				t.Fatalf("%d are waiting, want %d", got, i)
 			}
 		}
-		if purpose, _ := g.Current(); purpose != "caller 0" {
-			t.Errorf("the turn is held by %q", purpose)
+		if busy, _ := g.Busy(); busy.Purpose != "caller 0" {
+			t.Errorf("the turn is held by %q", busy.Purpose)
 		}
 		for range 20 {
 			if err := <-results; err != nil {
@@ -52,8 +53,8 @@ func TestGroupOrder(t *testing.T) {
 		if !slices.IsSorted(order) || len(order) != 20 {
 			t.Errorf("order %v", order)
 		}
-		if purpose, _ := g.Current(); purpose != "" || g.Waiting() != 0 {
-			t.Errorf("at the end the turn is held by %q, %d wait", purpose, g.Waiting())
+		if busy, is := g.Busy(); is || g.Waiting() != 0 {
+			t.Errorf("at the end the turn is held by %q, %d wait", busy, g.Waiting())
 		}
 	})
 }
@@ -155,4 +156,53 @@ func TestGroupObserves(t *testing.T) {
 	if _, err := lvm.NewGroup("-x", lvm.GroupOptions{Executor: lvmtest.New()}); err == nil {
 		t.Error("a group with a bad name")
 	}
+}
+
+// TestGroupKeptByStuckCommand: a command that does not end keeps its group, and those who wait hear of it, for however
+// long it takes; when it ends, the next one is served.
+func TestGroupKeptByStuckCommand(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fake := lvmtest.New()
+		fake.AddGroup("vg0", 1<<30)
+		g, err := lvm.NewGroup("vg0", lvm.GroupOptions{Executor: fake})
+		if err != nil {
+			t.Fatal(err)
+		}
+		look := func(ctx context.Context, c *lvm.Client) error {
+			_, err := c.VG(ctx)
+			return err
+		}
+		hang := fake.HangNext(lvmtest.Any)
+		err = g.Do(t.Context(), "cut snapshot s1", time.Minute, look)
+		if !errors.Is(err, hostexec.ErrStillRunning) || !errors.Is(err, context.DeadlineExceeded) {
+			t.Fatalf("the stuck one: %v", err)
+		}
+		for _, held := range []string{"1m5s", "1h1m10s"} {
+			ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+			err = g.Do(ctx, "remove v1", time.Minute, func(context.Context, *lvm.Client) error {
+				t.Error("beside a command that is stuck")
+				return nil
+			})
+			cancel()
+			if !errors.Is(err, context.DeadlineExceeded) {
+				t.Errorf("the one that waits: %v", err)
+			}
+			for _, part := range []string{
+				"remove v1", "cut snapshot s1 has held it for " + held, "its command vgs vg0 has been running for " + held,
+			} {
+				if !strings.Contains(err.Error(), part) {
+					t.Errorf("%q does not say %q", err, part)
+				}
+			}
+			time.Sleep(time.Hour)
+		}
+		hang.Release()
+		synctest.Wait()
+		if busy, is := g.Busy(); is {
+			t.Errorf("still busy: %s", busy)
+		}
+		if err := g.Do(t.Context(), "next", time.Minute, look); err != nil {
+			t.Errorf("afterwards: %v", err)
+		}
+	})
 }

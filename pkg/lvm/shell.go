@@ -79,8 +79,9 @@ func (s *Shell) Run(ctx context.Context, args ...string) (Output, error) {
 		out Output
 		err error
 	}
-	done := make(chan answer, 1)
+	done, ended := make(chan answer, 1), make(chan struct{})
 	go func() {
+		defer close(ended)
 		out, err := proc.run(commandName(args), line)
 		if err != nil {
 			s.abandon(proc, err)
@@ -95,7 +96,7 @@ func (s *Shell) Run(ctx context.Context, args ...string) (Output, error) {
 		}
 		return a.out, a.err
 	case <-ctx.Done():
-		return Output{}, fmt.Errorf("lvm %s: %w: %w", commandName(args), hostexec.ErrStillRunning, context.Cause(ctx))
+		return Output{}, NewStillRunning(ctx, args, ended)
 	}
 }
 

@@ -30,6 +30,7 @@ type Engine struct {
 	cow      COWOptions
 	stats    counters
 	limit    time.Duration
+	stuck    time.Duration
 	now      func() time.Time
 }
 
@@ -54,13 +55,16 @@ type Options struct {
 	COW      COWOptions
 	// CommandLimit bounds one operation once it has begun, long after its caller gave up; default 10 minutes.
 	CommandLimit time.Duration
-	Now          func() time.Time // default time.Now
+	// StuckAfter is for how long an operation may hold a group before the engine is not ready; default 2 minutes.
+	StuckAfter time.Duration
+	Now        func() time.Time // default time.Now
 }
 
 const (
 	defaultCommandLimit = 10 * time.Minute
-	// stuckAfter is when an operation that holds a group makes the engine not ready.
-	stuckAfter = 2 * time.Minute
+	defaultStuckAfter   = 2 * time.Minute
+	// explainAfter is when an operation at work in a group is worth a word in other calls' errors.
+	explainAfter = 100 * time.Millisecond
 )
 
 // New makes an engine, which Close ends, looks at every group once and puts right what interrupted commands left in it: an error
@@ -74,11 +78,14 @@ func New(ctx context.Context, o Options) (*Engine, error) {
 	}
 	e := &Engine{
 		driver: o.Driver, node: NodeHash(o.NodeID), backends: o.Backends, kernel: o.Kernel,
-		limit: o.CommandLimit, now: o.Now, fills: newFills(o.Fill),
+		limit: o.CommandLimit, stuck: o.StuckAfter, now: o.Now, fills: newFills(o.Fill),
 	}
 	e.cow = o.COW.withDefaults()
 	if e.limit <= 0 {
 		e.limit = defaultCommandLimit
+	}
+	if e.stuck <= 0 {
+		e.stuck = defaultStuckAfter
 	}
 	if e.now == nil {
 		e.now = time.Now
@@ -200,7 +207,20 @@ func change[T any](ctx context.Context, e *Engine, lv, purpose string, fn func()
 	if errors.Is(err, keylock.ErrHeld) {
 		return out, fmt.Errorf("%w: %s: another call is working on %s; try again", ErrPending, purpose, lv)
 	}
-	return out, err
+	return out, e.explain(ctx, err)
+}
+
+// explain says what a call that ran out of time was waiting for.
+func (e *Engine) explain(ctx context.Context, err error) error {
+	if err == nil || ctx.Err() == nil {
+		return err
+	}
+	for _, g := range e.groups {
+		if busy, ok := g.Busy(); ok && e.now().Sub(busy.Since) > explainAfter {
+			err = fmt.Errorf("%w (volume group %s: %s)", err, g.Name(), busy)
+		}
+	}
+	return err
 }
 
 // read runs fn and returns when ctx ends at the latest; fn changes nothing, so it may end unheard.

@@ -31,6 +31,8 @@ var (
 	ErrDamaged = errors.New("not usable")
 	// ErrPending: another call works on the same object; try again (Aborted).
 	ErrPending = errors.New("operation pending")
+	// ErrBusy: there are too many calls already, or a disk does not answer; nothing was begun (Unavailable).
+	ErrBusy = errors.New("not available at the moment")
 	// ErrOtherNode: the handle is well-formed and belongs to another node (Unavailable).
 	ErrOtherNode = errors.New("belongs to another node")
 )
@@ -42,7 +44,7 @@ func classify(err error) error {
 		return nil
 	}
 	for _, own := range []error{
-		ErrPending, ErrInvalid, ErrSizeRange, ErrNotFound, ErrConflict, ErrNoSpace, ErrInUse, ErrDamaged, ErrOtherNode,
+		ErrPending, ErrInvalid, ErrSizeRange, ErrNotFound, ErrConflict, ErrNoSpace, ErrInUse, ErrDamaged, ErrBusy, ErrOtherNode,
 	} {
 		if errors.Is(err, own) {
 			return err
@@ -52,7 +54,8 @@ func classify(err error) error {
 		// Still running or unknown: only a retry can tell, and it must not look final.
 		{hostexec.ErrStillRunning, ErrPending},
 		{lvm.ErrOutcomeUnknown, ErrPending},
-		{lvm.ErrBusy, ErrPending},
+		{lvm.ErrBusy, ErrBusy},
+		{lvm.ErrStuck, ErrBusy},
 		{lvm.ErrLocked, ErrPending},
 		{lvm.ErrNotFound, ErrNotFound},
 		{lvm.ErrExists, ErrConflict},

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"time"
 
 	"k8s.io/klog/v2"
 
@@ -120,9 +119,9 @@ func (v *view) checkPoolTakes(ctx context.Context, lv lvm.LV) error {
 // that it answers when LVM does not.
 func (e *Engine) Ready(context.Context) error {
 	for _, g := range e.groups {
-		if purpose, since := g.Current(); purpose != "" && e.now().Sub(since) > stuckAfter {
-			return fmt.Errorf("%w: volume group %s: %s has been stuck for %s; see `ps`, `dmsetup info` and the kernel log for what it waits for",
-				ErrDamaged, g.Name(), purpose, e.now().Sub(since).Round(time.Second))
+		if busy, ok := g.Busy(); ok && e.now().Sub(busy.Since) > e.stuck {
+			return fmt.Errorf("%w: volume group %s is stuck: %s; see `ps`, `dmsetup info` and the kernel log for what it waits for",
+				ErrDamaged, g.Name(), busy)
 		}
 	}
 	return nil

@@ -12,7 +12,6 @@ import (
 	"sync"
 
 	"github.com/lvmsnap/lvmsnap/pkg/dm"
-	"github.com/lvmsnap/lvmsnap/pkg/hostexec"
 	"github.com/lvmsnap/lvmsnap/pkg/lvm"
 )
 
@@ -89,8 +88,9 @@ func (l *LVM) Run(ctx context.Context, args ...string) (lvm.Output, error) {
 		out lvm.Output
 		err error
 	}
-	done := make(chan answer, 1)
+	done, ended := make(chan answer, 1), make(chan struct{})
 	go func() {
+		defer close(ended)
 		out, err := l.command(args)
 		turn <- struct{}{}
 		done <- answer{out, err}
@@ -99,7 +99,7 @@ func (l *LVM) Run(ctx context.Context, args ...string) (lvm.Output, error) {
 	case a := <-done:
 		return a.out, a.err
 	case <-ctx.Done():
-		return lvm.Output{}, fmt.Errorf("lvm %s: %w: %w", strings.Join(args, " "), hostexec.ErrStillRunning, context.Cause(ctx))
+		return lvm.Output{}, lvm.NewStillRunning(ctx, args, ended)
 	}
 }
 
