@@ -96,6 +96,10 @@ func (e *Engine) createVolume(ctx context.Context, c *lvm.Client, v, elsewhere *
 		from = elsewhere
 	}
 	source, err := e.resolveSource(from, &spec)
+	if errors.Is(err, ErrNotFound) && len(e.groups) > 1 && !from.hasSource(spec.Source) {
+		// It was somewhere when the groups were looked at; here was a leftover of this volume, which decided for this group.
+		err = fmt.Errorf("%w: the source %s %s is not in %s; try again", ErrPending, spec.Source.Kind, spec.Source.ID, from.group.Name())
+	}
 	if err != nil {
 		return lvm.LV{}, err
 	}
