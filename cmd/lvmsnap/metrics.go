@@ -40,12 +40,15 @@ var (
 		"Bytes of a volume that is being zeroed or copied: done (on stable storage), and total.", []string{"lv", "of"}, nil)
 	cowEvents = prometheus.NewDesc("lvmsnap_cow_snapshots_total",
 		"COW snapshots, by what happened to them: grown, failed to grow, lost.", []string{"event"}, nil)
+	recoveries = prometheus.NewDesc("lvmsnap_recoveries_total",
+		"What interrupted LVM commands had left and was put right, by kind.", []string{"kind"}, nil)
 )
 
 // Describe implements prometheus.Collector.
 func (m engineMetrics) Describe(ch chan<- *prometheus.Desc) {
 	ch <- fillBytes
 	ch <- cowEvents
+	ch <- recoveries
 }
 
 // Collect implements prometheus.Collector.
@@ -57,5 +60,8 @@ func (m engineMetrics) Collect(ch chan<- prometheus.Metric) {
 	}
 	for event, n := range map[string]int64{"grown": s.COWGrown, "failed": s.COWFailed, "lost": s.COWLost} {
 		ch <- prometheus.MustNewConstMetric(cowEvents, prometheus.CounterValue, float64(n), event)
+	}
+	for kind, n := range s.Recoveries {
+		ch <- prometheus.MustNewConstMetric(recoveries, prometheus.CounterValue, float64(n), string(kind))
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/http/pprof" // its handlers on the default mux are served by nobody
 	"os"
+	"path/filepath"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -47,6 +48,10 @@ func run(ctx context.Context, o options) (err error) {
 	if err != nil {
 		return err
 	}
+	locks, err := lockDir(ctx, host, env)
+	if err != nil {
+		return err
+	}
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	commands := newCommandMetrics(registry)
@@ -60,7 +65,9 @@ func run(ctx context.Context, o options) (err error) {
 		defer func() { err = errors.Join(err, closeShell(ctx, shell)) }()
 		reader := &lvm.DiskReader{}
 		defer func() { err = errors.Join(err, reader.Close()) }()
-		groups[i], err = lvm.NewGroup(name, lvm.GroupOptions{Executor: shell, Reader: reader, Observe: commands.observe})
+		groups[i], err = lvm.NewGroup(name, lvm.GroupOptions{
+			Executor: shell, Reader: reader, Locks: lvm.FileLocks{Dir: locks}, Observe: commands.observe,
+		})
 		if err != nil {
 			return err
 		}
@@ -87,6 +94,15 @@ func run(ctx context.Context, o options) (err error) {
 		parts.Go(func() error { return serveMetrics(ctx, o.metricsAddress, registry, o.enablePprof) })
 	}
 	return parts.Wait()
+}
+
+// lockDir is LVM's, which in a container with --host-namespace is the host's.
+func lockDir(ctx context.Context, host hostexec.Host, env []string) (string, error) {
+	dir, err := lvm.LockingDir(ctx, host, env)
+	if host.Namespace {
+		dir = filepath.Join("/proc/1/root", dir)
+	}
+	return dir, err
 }
 
 func newEngine(ctx context.Context, o options, groups []*lvm.Group, kernel dm.Kernel) (*storage.Engine, error) {

@@ -12,13 +12,29 @@ import (
 // Device is one device of a volume group.
 type Device struct {
 	Name string // device-mapper's: see DeviceName; hidden ones have a suffix (-real, -cow, -tpool)
+	UUID string // LVM's: see LV
 	Info
+}
+
+const (
+	uuidPrefix = "LVM-"
+	uuidChars  = 32 // of a group's or an LV's UUID, without its hyphens
+)
+
+// LV is the UUID of the logical volume that the device belongs to, without hyphens, and the device's layer of it: empty for
+// the LV itself, or -real, -cow, -tpool. The UUID is the same after an LV was renamed. Empty: the device is not LVM's.
+func (d Device) LV() (uuid, layer string) {
+	ids, ok := strings.CutPrefix(d.UUID, uuidPrefix)
+	if !ok || len(ids) < 2*uuidChars {
+		return "", ""
+	}
+	return ids[uuidChars : 2*uuidChars], ids[2*uuidChars:]
 }
 
 // Devices lists the devices of a volume group by name: its active LVs, their hidden layers, and what an interrupted
 // command may have left of LVs that LVM knows nothing of.
 //
-// This is for looking only. A suspended origin is resumed by lvm.Client.Refresh, which resumes its snapshots first; one that
+// The suspended origin of COW snapshots is resumed by lvm.Client.Refresh, which resumes its snapshots first; one that
 // were resumed by itself would go on without them.
 func (c *Control) Devices(ctx context.Context, group string) ([]Device, error) {
 	file, err := c.open()
@@ -52,7 +68,7 @@ func (c *Control) Devices(ctx context.Context, group string) ([]Device, error) {
 		if err != nil {
 			return nil, err
 		}
-		out = append(out, Device{Name: name, Info: infoOf(h)})
+		out = append(out, Device{Name: name, UUID: cString(h.UUID[:]), Info: infoOf(h)})
 	}
 	slices.SortFunc(out, func(a, b Device) int { return strings.Compare(a.Name, b.Name) })
 	return out, nil

@@ -22,6 +22,7 @@ type Kernel interface {
 	SnapshotStatus(ctx context.Context, group, snapshot string) (SnapshotStatus, error)
 	// Info describes a volume's device; ErrNoDevice when it is not active.
 	Info(ctx context.Context, group, lv string) (Info, error)
+	Repairs
 }
 
 // Info is the state of one device.

@@ -20,6 +20,7 @@ type Client struct {
 	exec   Executor
 	group  string
 	reader MetadataReader // nil: LVM is asked
+	locks  Locker         // nil: nobody else runs LVM
 	on     func(CommandEvent)
 }
 

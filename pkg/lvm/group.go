@@ -32,6 +32,7 @@ const maxWaiting = 1000
 type GroupOptions struct {
 	Executor Executor           // how commands are run
 	Reader   MetadataReader     // nil: LVM is asked what there is
+	Locks    Locker             // nil: nobody else runs LVM
 	Observe  func(CommandEvent) // nil: nobody is told of commands
 }
 
@@ -41,7 +42,7 @@ func NewGroup(name string, o GroupOptions) (*Group, error) {
 		return nil, err
 	}
 	return &Group{
-		name: name, client: &Client{exec: o.Executor, group: name, reader: o.Reader, on: o.Observe}, turn: semaphore.NewWeighted(1),
+		name: name, client: &Client{exec: o.Executor, group: name, reader: o.Reader, locks: o.Locks, on: o.Observe}, turn: semaphore.NewWeighted(1),
 	}, nil
 }
 

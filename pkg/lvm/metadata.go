@@ -109,6 +109,7 @@ func parseVolume(name string, s section, extentBytes int64, cow cows) (LV, error
 		lv.ThinID = uint32(seg.int("device_id")) //nolint:gosec // 24 bits
 	case "thin-pool":
 		attr[attrTypeBit] = byte(TypeThinPool)
+		lv.Queued = seg.child("message1") != nil
 		if seg.int("zero_new_blocks") != 0 {
 			attr[attrZeroBit] = 'z'
 		}

@@ -25,6 +25,8 @@ type LV struct {
 	// is committed in the pool once the pool's (in the kernel) is higher.
 	TransactionID uint64
 	ThinID        uint32
+	// Queued: LVM has written down what the thin pool is to do, and not yet that it has done it. Only the metadata says so.
+	Queued bool
 	// DataPercent and MetadataPercent are -1 where they do not apply or the device is not active.
 	DataPercent     float64
 	MetadataPercent float64

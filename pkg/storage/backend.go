@@ -40,6 +40,13 @@ type Sharer interface {
 	Restore(ctx context.Context, c *lvm.Client, v NewVolume, source lvm.LV) error
 }
 
+// Mender is a Backend whose pools count in the kernel what LVM counts, too, so that the two can differ after a crash.
+type Mender interface {
+	// Mend makes them agree on what is done, wherever that needs no LVM command, and says what it found. Nobody runs an LVM
+	// command on the group meanwhile, nor may this.
+	Mend(ctx context.Context, group string, lvs []lvm.LV) ([]Recovery, error)
+}
+
 // NewVolume is what a backend needs to know to make a volume.
 type NewVolume struct {
 	LV        string
@@ -71,6 +78,8 @@ const (
 	// StatePhantom: LVM was killed after its own commit and before the kernel's. The LV was reported to nobody,
 	// and the next change of the pool would make it, with that later moment's content.
 	StatePhantom
+	// StateBehind is a thin pool's: LVM is one transaction ahead of the kernel. Something was interrupted, or is being done.
+	StateBehind
 	// StateInvalid: a COW snapshot that overflowed, or whose disk failed. Its content is lost.
 	StateInvalid
 )

@@ -45,6 +45,7 @@ func (e *Engine) Run(ctx context.Context) error {
 	tick := time.NewTicker(e.cow.Interval)
 	defer tick.Stop()
 	var last cowUsage
+	health := map[*group]healthLook{}
 	for {
 		select {
 		case <-ctx.Done():
@@ -55,6 +56,9 @@ func (e *Engine) Run(ctx context.Context) error {
 				klog.FromContext(ctx).Error(err, "COW snapshots could not be looked after")
 			}
 			last = now
+			if err := e.watchHealth(ctx, health); err != nil && ctx.Err() == nil {
+				klog.FromContext(ctx).Error(err, "What an interrupted command left could not be put right")
+			}
 		}
 	}
 }

@@ -2,6 +2,7 @@ package storage
 
 import (
 	"context"
+	"slices"
 	"strconv"
 
 	"github.com/lvmsnap/lvmsnap/pkg/lvm"
@@ -89,6 +90,9 @@ func (e *Engine) changeVolume(
 				out = vol
 				if err := v.ask(ctx, &out); err != nil {
 					return err
+				}
+				if slices.ContainsFunc(out.Conditions, func(c Condition) bool { return c.Reason == suspendedReason }) {
+					return suspended(v.group.Name(), lv.Name)
 				}
 				return fn(ctx, c, v, lv, &out)
 			})

@@ -8,6 +8,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"k8s.io/klog/v2"
+
 	"github.com/lvmsnap/lvmsnap/pkg/dm"
 	"github.com/lvmsnap/lvmsnap/pkg/keylock"
 	"github.com/lvmsnap/lvmsnap/pkg/lvm"
@@ -36,6 +38,7 @@ type group struct {
 	*lvm.Group
 	extentBytes int64
 	records     atomic.Pointer[records] // of the last look
+	suspect     atomic.Bool             // a command may have died half way since the last recovery
 }
 
 // Options of an Engine.
@@ -58,8 +61,8 @@ const (
 	stuckAfter = 2 * time.Minute
 )
 
-// New makes an engine, which Close ends, and looks at every group once: an error says which group or pool is missing and how to
-// make it.
+// New makes an engine, which Close ends, looks at every group once and puts right what interrupted commands left in it: an error
+// says which group or pool is missing and how to make it.
 func New(ctx context.Context, o Options) (*Engine, error) {
 	if len(o.Groups) == 0 {
 		return nil, fmt.Errorf("%w: no volume group was given (--volume-group)", ErrInvalid)
@@ -85,6 +88,12 @@ func New(ctx context.Context, o Options) (*Engine, error) {
 		}
 		e.groups = append(e.groups, opened)
 	}
+	for _, g := range e.groups {
+		if err := e.inTurn(ctx, g, changing, "start", func(context.Context, *lvm.Client, *view) error { return nil }); err != nil {
+			// No reason not to serve what is well; every change begins with another try.
+			klog.FromContext(ctx).Error(err, "What interrupted commands left could not be put right at the start", "volumeGroup", g.Name())
+		}
+	}
 	if err := e.resumeFills(ctx); err != nil {
 		e.Close()
 		return nil, err
@@ -97,6 +106,7 @@ func (e *Engine) Close() { e.fills.close() }
 
 func (e *Engine) open(ctx context.Context, g *lvm.Group) (*group, error) {
 	out := &group{Group: g}
+	out.suspect.Store(true) // nobody knows how the last driver ended
 	err := g.Do(ctx, "start", e.limit, func(ctx context.Context, c *lvm.Client) error {
 		m, err := c.View(ctx)
 		if errors.Is(err, lvm.ErrGroupNotFound) {
@@ -216,7 +226,7 @@ type mode bool
 
 const (
 	looking  mode = false // waits for nobody; there is no client
-	changing mode = true  // leftovers of a crash are removed first
+	changing mode = true  // what a crash left is put right first
 )
 
 // inTurn looks at a group, in its turn when it is to be changed.
@@ -229,18 +239,11 @@ func (e *Engine) inTurn(ctx context.Context, g *group, m mode, purpose string, f
 		return fn(ctx, nil, v)
 	}
 	return g.Do(ctx, purpose, e.limit, func(ctx context.Context, c *lvm.Client) error {
-		v, err := e.look(ctx, g, c.View)
+		v, err := e.healthy(ctx, g, c)
 		if err != nil {
 			return err
 		}
-		swept, err := v.sweep(ctx, c)
-		if err == nil && swept {
-			v, err = e.look(ctx, g, c.View)
-		}
-		if err != nil {
-			return err
-		}
-		return fn(ctx, c, v)
+		return e.orRecover(ctx, g, c, fn, fn(ctx, c, v))
 	})
 }
 

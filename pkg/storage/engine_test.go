@@ -51,6 +51,7 @@ func TestPhantomSnapshot(t *testing.T) {
 			v := h.volume(t, "v")
 			h.write(t, v, "v1")
 			h.PhantomNext(snapshotCreation)
+			h.FailNext(lvmtest.Verb("lvremove"), "no recovery in the same turn", 5)
 			if _, err := h.cut(t.Context(), "s", v); !errors.Is(err, storage.ErrPending) {
 				t.Fatalf("interrupted: %v, want ErrPending", err)
 			}

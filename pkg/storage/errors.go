@@ -53,6 +53,7 @@ func classify(err error) error {
 		{hostexec.ErrStillRunning, ErrPending},
 		{lvm.ErrOutcomeUnknown, ErrPending},
 		{lvm.ErrBusy, ErrPending},
+		{lvm.ErrLocked, ErrPending},
 		{lvm.ErrNotFound, ErrNotFound},
 		{lvm.ErrExists, ErrConflict},
 		{lvm.ErrNoSpace, ErrNoSpace},

@@ -77,6 +77,9 @@ func (e *Engine) createSnapshot(ctx context.Context, c *lvm.Client, v *view, nam
 	if err := v.checkRoom(); err != nil {
 		return Snapshot{}, err
 	}
+	if err := e.checkAwake(ctx, v.group.Name(), origin.Name); err != nil {
+		return Snapshot{}, err
+	}
 	r := record{
 		tagDriver: e.driver, tagName: spec.Name, tagSource: origin.Name,
 		tagSize:   strconv.FormatInt(vol.RequestedBytes, 10),

@@ -6,6 +6,7 @@ import "sync/atomic"
 type Stats struct {
 	Fills                        []FillStats
 	COWGrown, COWFailed, COWLost int64 // COW snapshots: how often they grew, could not, or were found lost
+	Recoveries                   map[RecoveryKind]int64
 }
 
 // FillStats is one volume that is being zeroed or copied.
@@ -14,11 +15,17 @@ type FillStats struct {
 	DoneBytes, TotalBytes int64 // 0: not begun
 }
 
-type counters struct{ cowGrown, cowFailed, cowLost atomic.Int64 }
+type counters struct {
+	cowGrown, cowFailed, cowLost atomic.Int64
+	recoveries                   recoveries
+}
 
 // Stats are the numbers of now.
 func (e *Engine) Stats() Stats {
-	s := Stats{COWGrown: e.stats.cowGrown.Load(), COWFailed: e.stats.cowFailed.Load(), COWLost: e.stats.cowLost.Load()}
+	s := Stats{
+		COWGrown: e.stats.cowGrown.Load(), COWFailed: e.stats.cowFailed.Load(), COWLost: e.stats.cowLost.Load(),
+		Recoveries: e.stats.recoveries.all(),
+	}
 	e.fills.mu.Lock()
 	defer e.fills.mu.Unlock()
 	for _, f := range e.fills.running {

@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"strings"
 
-	"k8s.io/klog/v2"
-
 	"github.com/lvmsnap/lvmsnap/pkg/dm"
 	"github.com/lvmsnap/lvmsnap/pkg/lvm"
 )
@@ -22,20 +20,20 @@ func (v *view) sweep(ctx context.Context, c *lvm.Client) (swept bool, err error)
 		} else if !suspended {
 			continue
 		}
-		klog.FromContext(ctx).Info("Resuming a volume that an interrupted command left suspended", "volumeGroup", v.group.Name(), "lv", lv.Name)
 		if err := c.Refresh(ctx, lv.Name); err != nil {
 			return swept, fmt.Errorf("%s/%s is suspended and cannot be resumed: %w", v.group.Name(), lv.Name, err)
 		}
+		v.recovered(ctx, Recovery{RecoveredSuspended, lv.Name, "its device was suspended, and its I/O hung", "LVM loaded its tables anew and resumed it"})
 	}
 	for _, lv := range v.lvs {
-		why := v.leftover(lv)
+		kind, why := v.leftover(lv)
 		if why == "" {
 			continue
 		}
-		klog.FromContext(ctx).Info("Removing a leftover logical volume", "volumeGroup", v.group.Name(), "lv", lv.Name, "because", why)
 		if err := v.discard(ctx, c, lv); err != nil {
 			return swept, fmt.Errorf("%s/%s (%s) cannot be removed: %w", v.group.Name(), lv.Name, why, err)
 		}
+		v.recovered(ctx, Recovery{kind, lv.Name, why, "removed it"})
 		swept = true
 	}
 	return swept, nil
@@ -57,18 +55,20 @@ func (v *view) suspended(ctx context.Context, lv lvm.LV) (bool, error) {
 }
 
 // leftover says why an LV is one; empty when it is not.
-func (v *view) leftover(lv lvm.LV) string {
+func (v *view) leftover(lv lvm.LV) (kind RecoveryKind, why string) {
 	switch {
+	case v.halfMade(lv):
+		return RecoveredHalfMade, "LVM had made its COW and not yet a snapshot of it"
 	case v.state(lv) == StatePhantom && v.ours(lv):
-		return "it was interrupted before it was made"
+		return RecoveredPhantom, "LVM had it and its pool did not: the next change would have made it, too late"
 	case v.aside(lv) && len(v.cowSnapshots(lv)) == 0:
-		return "a deleted volume whose last snapshot is gone"
+		return RecoveredLeftover, "a deleted volume whose last snapshot is gone"
 	case v.isClone(lv) && !v.cloneNeeded(lv):
-		return "a snapshot for a clone that is finished or gone"
+		return RecoveredLeftover, "a snapshot for a clone that is finished or gone"
 	case v.isReserve(lv) && v.e.fills.find(lv.Name) == nil:
-		return "extents for a volume that has not got them"
+		return RecoveredLeftover, "extents for a volume that has not got them"
 	default:
-		return ""
+		return "", ""
 	}
 }
 

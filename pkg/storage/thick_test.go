@@ -247,6 +247,7 @@ func TestHalfMadeCOWSnapshot(t *testing.T) {
 				h.unstage(t, v)
 			}
 			h.PhantomNext(snapshotCreation)
+			h.FailNext(lvmtest.Verb("lvchange", "--activate"), "no recovery in the same turn", 5)
 			if _, err := h.cut(t.Context(), "s", v); !errors.Is(err, storage.ErrPending) {
 				t.Fatalf("interrupted: %v, want ErrPending", err)
 			}

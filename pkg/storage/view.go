@@ -166,12 +166,15 @@ func (v *view) ask(ctx context.Context, vol *Volume) error {
 	vol.Active = true
 	if info.Suspended {
 		vol.Conditions = append(vol.Conditions, Condition{
-			SeverityInaccessible, "DeviceSuspended",
-			vol.DevicePath + " is suspended and its I/O hangs; an LVM command was interrupted: dmsetup resume it",
+			SeverityInaccessible, suspendedReason,
+			vol.DevicePath + " is suspended and its I/O hangs: an LVM command is at work, or was interrupted, and then the next call " +
+				"that changes something in the volume group resumes it",
 		})
 	}
 	return nil
 }
+
+const suspendedReason = "DeviceSuspended"
 
 // snapshot reads an LV as a snapshot of this driver.
 func (v *view) snapshot(lv lvm.LV) (Snapshot, bool) {

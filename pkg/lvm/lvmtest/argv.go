@@ -63,7 +63,7 @@ func verbs() map[string]verb {
 }
 
 // execute runs a command. Called with the lock.
-func (l *LVM) execute(args []string, phantom bool) result {
+func (l *LVM) execute(args []string, dies string) result {
 	if len(args) == 0 {
 		return failure(exitNoSuchCommand, "No command.")
 	}
@@ -95,14 +95,18 @@ func (l *LVM) execute(args []string, phantom bool) result {
 			r.object = word
 		}
 	}
-	if phantom {
-		r.options[phantomOption] = []string{""}
+	if dies != "" {
+		r.options[dies] = []string{""}
 	}
 	return v.run(l, r)
 }
 
-// phantomOption marks a request that a PhantomNext fault hit. No argv can have it.
-const phantomOption = "phantom"
+// These mark a request that a PhantomNext, JamNext or RemovalNext fault hit. No argv can have them.
+const (
+	phantomOption = "phantom"
+	jamOption     = "jam"
+	removalOption = "removal"
+)
 
 // parseSize reads 1048576b. LVM takes whole sectors only.
 func parseSize(option, s string) (int64, *result) {

@@ -50,7 +50,7 @@ const (
 	faultHang
 	faultCrashBefore
 	faultCrashAfter
-	faultPhantom
+	faultDies // in the middle
 )
 
 type fault struct {
@@ -59,6 +59,7 @@ type fault struct {
 	text     string
 	exitCode int
 	hang     *Hang
+	dies     string // where: phantomOption, ...
 }
 
 func (l *LVM) addFault(f *fault) {
@@ -109,7 +110,19 @@ func (l *LVM) CrashNext(match Match, carriedOut bool) {
 // origin is active a device of the COW is left over. Nothing makes a snapshot of it; it has to be removed, after it was
 // activated, or else the device stays, and the name cannot be used for a snapshot of an active origin again.
 func (l *LVM) PhantomNext(match Match) {
-	l.addFault(&fault{kind: faultPhantom, match: match})
+	l.addFault(&fault{kind: faultDies, match: match, dies: phantomOption})
+}
+
+// JamNext makes the next lvcreate in a thin pool that matches die between what the pool did and its counting of it: the volume
+// is there, with the content of that moment, and every change of the pool fails until the transaction is counted.
+func (l *LVM) JamNext(match Match) {
+	l.addFault(&fault{kind: faultDies, match: match, dies: jamOption})
+}
+
+// RemovalNext makes the next lvremove of a thin volume that matches die between LVM's commit and the pool's: the volume is
+// gone, and the pool keeps its blocks until the next command that changes or activates the pool.
+func (l *LVM) RemovalNext(match Match) {
+	l.addFault(&fault{kind: faultDies, match: match, dies: removalOption})
 }
 
 // Hang is a command that does not come back.

@@ -86,5 +86,9 @@ func (l *LVM) Info(ctx context.Context, group, name string) (dm.Info, error) {
 	if v == nil || !v.active {
 		return dm.Info{}, fmt.Errorf("%w: %s", dm.ErrNoDevice, dm.DeviceName(group, name))
 	}
-	return dm.Info{OpenCount: v.open, Suspended: v.suspended, ReadOnly: !v.writable, Major: 253, Minor: v.minor}, nil
+	return v.info(), nil
+}
+
+func (v *volume) info() dm.Info {
+	return dm.Info{OpenCount: v.open, Suspended: v.suspended, ReadOnly: !v.writable, Major: 253, Minor: v.minor}
 }

@@ -141,12 +141,12 @@ func (l *LVM) command(args []string) (lvm.Output, error) {
 	case faultHang:
 		close(f.hang.begun)
 		<-f.hang.released
-	case faultNone, faultCrashAfter, faultPhantom:
+	case faultNone, faultCrashAfter, faultDies:
 	}
 	l.mu.Lock()
-	out, err := l.execute(args, f.kind == faultPhantom).output()
+	out, err := l.execute(args, f.dies).output()
 	l.mu.Unlock()
-	if f.kind == faultCrashAfter || f.kind == faultPhantom {
+	if f.kind == faultCrashAfter || f.kind == faultDies {
 		return lvm.Output{}, fmt.Errorf("%w: crash in %s", lvm.ErrOutcomeUnknown, strings.Join(args, " "))
 	}
 	return out, err

@@ -53,7 +53,7 @@ func (l *LVM) AddForeignLV(group string, o ForeignLV) {
 	if o.Pool != "" {
 		_, p := l.poolVolume(group, o.Pool)
 		v.poolName = o.Pool
-		g.enterPool(p, v, false)
+		g.enterPool(p, v, request{})
 	}
 	g.add(v)
 }

@@ -93,12 +93,12 @@ func (l *LVM) create(g *group, p *volume, r request, v *volume) result {
 		return *failed
 	}
 	g.replay(p)
-	g.enterPool(p, v, r.has(phantomOption))
+	g.enterPool(p, v, r)
 	return success(fmt.Sprintf("Logical volume %q created.", v.name))
 }
 
 // enterPool gives a volume its ids, and (unless it dies just before) its entry in the pool.
-func (g *group) enterPool(p, v *volume, phantom bool) {
+func (g *group) enterPool(p, v *volume, r request) {
 	v.thinID = 1
 	for _, t := range g.thinVolumes(p.name) {
 		if t != v {
@@ -108,7 +108,12 @@ func (g *group) enterPool(p, v *volume, phantom bool) {
 	v.txID = p.pool.txID
 	p.pool.txID++
 	v.pending = true
-	if !phantom {
+	switch counted := p.pool.kernelTxID; {
+	case r.has(phantomOption):
+	case r.has(jamOption):
+		g.replay(p)
+		p.pool.kernelTxID, p.pool.jammed = counted, true
+	default:
 		g.replay(p)
 	}
 }
@@ -129,7 +134,7 @@ func (g *group) replay(p *volume) {
 			v.content, v.blocks = o.content, slices.Clone(o.blocks)
 		}
 	}
-	p.pool.kernelTxID = p.pool.txID
+	p.pool.kernelTxID, p.pool.removed = p.pool.txID, nil
 }
 
 // poolRefuses are LVM's own guards. lvm2: pool_below_threshold() in metadata/pool_manip.c
@@ -215,7 +220,11 @@ func (l *LVM) lvremove(r request) result {
 		if !g.queued(p) {
 			p.pool.txID++
 		}
-		g.replay(p)
+		if r.has(removalOption) {
+			p.pool.removed = append(p.pool.removed, v.blocks...)
+		} else {
+			g.replay(p)
+		}
 	}
 	delete(g.volumes, v.name)
 	for _, other := range g.volumes {
@@ -295,6 +304,9 @@ func (l *LVM) lvchange(r request) result {
 			return failure(exitFailed, fmt.Sprintf("device-mapper: reload ioctl on  (253:%d) failed: No data available", v.minor))
 		}
 		g.activate(v, r.has("--ignoreactivationskip"))
+		if v.pool != nil && len(v.pool.removed) > 0 {
+			g.replay(v)
+		}
 	case "n":
 		if failed := g.deactivate(v); failed != nil {
 			return *failed

@@ -25,7 +25,11 @@ func OpenGroup(t *testing.T, name string, env []string) *lvm.Group {
 	})
 	reader := &lvm.DiskReader{}
 	t.Cleanup(func() { _ = reader.Close() })
-	group, err := lvm.NewGroup(name, lvm.GroupOptions{Executor: shell, Reader: reader})
+	locks, err := lvm.LockingDir(t.Context(), hostexec.Host{}, env)
+	if err != nil {
+		t.Fatal(err)
+	}
+	group, err := lvm.NewGroup(name, lvm.GroupOptions{Executor: shell, Reader: reader, Locks: lvm.FileLocks{Dir: locks}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -33,7 +33,7 @@ func TestStates(t *testing.T) {
 		want        map[string]storage.State // of volumes of transactions 0 to 9
 	}{
 		{"in agreement", 10, 10, states(0, 9, committed)},
-		{"a creation was interrupted", 10, 9, merge(states(0, 8, committed), states(9, 9, phantom))},
+		{"a creation was interrupted", 10, 9, merge(merge(states(0, 8, committed), states(9, 9, phantom)), map[string]storage.State{"pool": storage.StateBehind})},
 		{"the pool lost transactions", 10, 5, states(0, 4, committed)},
 		{"the pool lost all transactions", 10, 0, nil},
 		{"the group was restored from a backup", 5, 9, states(0, 8, committed)},

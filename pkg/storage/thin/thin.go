@@ -195,6 +195,9 @@ func (b *Backend) States(ctx context.Context, group string, lvs []lvm.LV) (func(
 		known[pool.Name] = transactions{pool.TransactionID, st.TransactionID}
 	}
 	return func(lv lvm.LV) storage.State {
+		if own, ok := known[lv.Name]; ok && lv.Attr.Type() == lvm.TypeThinPool && own.lvm == own.kernel+1 {
+			return storage.StateBehind
+		}
 		pool, ok := known[lv.Pool]
 		switch {
 		case lv.Pool == "" || !ok:

@@ -1,0 +1,307 @@
+package storage
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"k8s.io/klog/v2"
+
+	"github.com/lvmsnap/lvmsnap/pkg/dm"
+	"github.com/lvmsnap/lvmsnap/pkg/lvm"
+)
+
+// What an interrupted LVM command leaves, and what is done about it, is in docs/adr/0014.
+
+// RecoveryKind is what was found, for the metric.
+type RecoveryKind string
+
+// The kinds of recoveries.
+const (
+	RecoveredSuspended RecoveryKind = "suspended" // a device was suspended, and was resumed
+	RecoveredJam       RecoveryKind = "jam"       // a thin pool did not count what it made; it was counted
+	RecoveredPhantom   RecoveryKind = "phantom"   // an LV that was not in its pool was removed
+	RecoveredForeign   RecoveryKind = "foreign"   // the same of an LV that is not the driver's, and was left alone
+	RecoveredRemoval   RecoveryKind = "removal"   // a thin pool still had what LVM had removed; LVM finished it
+	RecoveredHalfMade  RecoveryKind = "half_made" // a COW snapshot that was still a plain volume was removed
+	RecoveredLeftover  RecoveryKind = "leftover"  // an LV that nobody needs any more was removed
+)
+
+// RecoveryKinds are all of them.
+var RecoveryKinds = []RecoveryKind{
+	RecoveredSuspended, RecoveredJam, RecoveredPhantom, RecoveredForeign, RecoveredRemoval, RecoveredHalfMade, RecoveredLeftover,
+}
+
+// Recovery is one thing that was found and put right.
+type Recovery struct {
+	Kind        RecoveryKind
+	LV          string
+	Found, Done string
+}
+
+// recoveries counts them.
+type recoveries struct {
+	mu    sync.Mutex
+	count map[RecoveryKind]int64
+}
+
+func (r *recoveries) all() map[RecoveryKind]int64 {
+	out := map[RecoveryKind]int64{}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, kind := range RecoveryKinds {
+		out[kind] = r.count[kind]
+	}
+	return out
+}
+
+// recovered tells of a recovery: one line, one count.
+func (v *view) recovered(ctx context.Context, r Recovery) {
+	klog.FromContext(ctx).Info("Recovered from an interrupted command",
+		"volumeGroup", v.group.Name(), "lv", r.LV, "kind", r.Kind, "found", r.Found, "done", r.Done)
+	c := &v.e.stats.recoveries
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.count == nil {
+		c.count = map[RecoveryKind]int64{}
+	}
+	c.count[r.Kind]++
+}
+
+// errSuspended: a device of the driver's was met that is suspended. The turn in which that happens recovers, and tries again.
+var errSuspended = errors.New("the device is suspended")
+
+// checkAwake is asked of a device before something is made of it.
+func (e *Engine) checkAwake(ctx context.Context, group, lv string) error {
+	info, err := e.kernel.Info(ctx, group, lv)
+	if errors.Is(err, dm.ErrNoDevice) {
+		return nil
+	}
+	if err == nil && info.Suspended {
+		err = suspended(group, lv)
+	}
+	return err
+}
+
+func suspended(group, lv string) error {
+	return fmt.Errorf("%w: /dev/%s/%s: %w", ErrDamaged, group, lv, errSuspended)
+}
+
+// healthy looks at a group and puts right what an interrupted command left, in the group's turn. When all is well it costs
+// nothing beyond the look.
+func (e *Engine) healthy(ctx context.Context, g *group, c *lvm.Client) (*view, error) {
+	v, err := e.look(ctx, g, c.View)
+	if err != nil {
+		return nil, err
+	}
+	if g.suspect.Load() || v.unsettled() {
+		g.suspect.Store(true) // until it has been done
+		if err := v.recover(ctx, c); err != nil {
+			return nil, err
+		}
+		if v, err = e.look(ctx, g, c.View); err != nil {
+			return nil, err
+		}
+	}
+	swept, err := v.sweep(ctx, c)
+	if err == nil && swept {
+		v, err = e.look(ctx, g, c.View)
+	}
+	if err != nil {
+		return nil, err
+	}
+	g.suspect.Store(false)
+	return v, nil
+}
+
+// orRecover is the end of a turn: when LVM died in it, what it left is put right before anybody else comes; when something was
+// met that a recovery cures, fn is tried again after one.
+func (e *Engine) orRecover(ctx context.Context, g *group, c *lvm.Client, fn func(context.Context, *lvm.Client, *view) error, err error) error {
+	switch {
+	case errors.Is(err, lvm.ErrOutcomeUnknown):
+		// What hangs now would hang until the retry, and an administrator's next command would finish what is half done.
+		g.suspect.Store(true)
+		if _, failed := e.healthy(ctx, g, c); failed != nil {
+			klog.FromContext(ctx).Error(failed, "LVM died, and what it left is not put right yet", "volumeGroup", g.Name())
+		}
+	case recoverable(err):
+		g.suspect.Store(true)
+		v, failed := e.healthy(ctx, g, c)
+		if failed != nil {
+			return failed
+		}
+		return fn(ctx, c, v)
+	}
+	return err
+}
+
+// recoverable: another try after a recovery may succeed.
+func recoverable(err error) bool {
+	return errors.Is(err, errSuspended) || errors.Is(err, lvm.ErrPoolJammed) || errors.Is(err, lvm.ErrSuspended)
+}
+
+// unsettled: LVM has something in mind for a thin pool. Either a command is at work, or one died.
+func (v *view) unsettled() bool {
+	return slices.ContainsFunc(v.lvs, func(lv lvm.LV) bool {
+		return lv.Attr.Type() == lvm.TypeThinPool && (lv.Queued || v.state(lv) == StateBehind)
+	})
+}
+
+// recoveryPause keeps what cannot be put right from being tried every second.
+const recoveryPause = 15 * time.Second
+
+// healthLook is what was seen of a group.
+type healthLook struct {
+	unsettled uint64 // its metadata's sequence number then; 0: all was well
+	failed    time.Time
+}
+
+// watchHealth takes a turn, which begins with a recovery, for each group in which something has been unsettled for longer than from
+// one look to the next, so that nobody's I/O hangs until the next call.
+func (e *Engine) watchHealth(ctx context.Context, last map[*group]healthLook) error {
+	var all error
+	for _, g := range e.groups {
+		before, now := last[g], healthLook{failed: last[g].failed}
+		err := e.inTurn(ctx, g, looking, "watch", func(_ context.Context, _ *lvm.Client, v *view) error {
+			if v.unsettled() {
+				now.unsettled = v.metadata.Sequence
+			}
+			return nil
+		})
+		stays := now.unsettled != 0 && now.unsettled == before.unsettled
+		if err == nil && (g.suspect.Load() || stays) && e.now().Sub(before.failed) > recoveryPause {
+			if err = e.inTurn(ctx, g, changing, "recovery", func(context.Context, *lvm.Client, *view) error { return nil }); err != nil {
+				now.failed = e.now()
+			}
+		}
+		last[g] = now
+		all = errors.Join(all, err)
+	}
+	return all
+}
+
+// recover puts right what needs no LVM command, under LVM's own lock, so that it is certain that whoever left it there is
+// gone; and then what LVM itself has to do. Each step is complete in itself, and whoever dies between two of them
+// leaves what the next recovery finds.
+func (v *view) recover(ctx context.Context, c *lvm.Client) error {
+	var refresh []string
+	err := c.Exclusively(ctx, func(m lvm.Metadata) error {
+		now := *v // what there was may have been a command at work
+		now.metadata, now.lvs, now.records = m, m.LVs, v.group.recordsOf(m.LVs)
+		var err error
+		if refresh, err = now.resume(ctx); err != nil {
+			return err
+		}
+		for _, b := range v.e.backends {
+			mender, ok := b.(Mender)
+			if !ok {
+				continue
+			}
+			done, err := mender.Mend(ctx, v.group.Name(), m.LVs)
+			for _, r := range done {
+				v.recovered(ctx, r)
+			}
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	for _, name := range refresh {
+		if err := c.Refresh(ctx, name); err != nil {
+			return fmt.Errorf("%s/%s is suspended and cannot be resumed: %w", v.group.Name(), name, err)
+		}
+		v.recovered(ctx, Recovery{RecoveredSuspended, name, "a device of it was suspended", "LVM loaded its tables anew and resumed it"})
+	}
+	return v.finishRemovals(ctx, c)
+}
+
+// resume resumes the driver's thin volumes, and returns what LVM has to refresh: COW snapshots have to be resumed before
+// their origin, and a pool is made of several devices. A device that is suspended while nobody runs LVM was left so by a
+// command that died. What is not the driver's may have been suspended for other reasons by other people, and is left alone; but
+// not a pool that the driver's volumes are in, since they hang with it.
+func (v *view) resume(ctx context.Context) (refresh []string, err error) {
+	devices, err := v.e.kernel.Devices(ctx, v.group.Name())
+	if err != nil {
+		return nil, err
+	}
+	for _, d := range devices {
+		if !d.Suspended {
+			continue
+		}
+		lv, ok := v.behind(d)
+		switch {
+		case !ok:
+			klog.FromContext(ctx).Info("A device that is not the driver's is suspended, and left alone", "volumeGroup", v.group.Name(), "device", d.Name)
+		case lv.Pool != "":
+			if err := v.e.kernel.Resume(ctx, d.Name); err != nil {
+				return nil, fmt.Errorf("%s/%s is suspended and cannot be resumed: %w", v.group.Name(), lv.Name, err)
+			}
+			v.recovered(ctx, Recovery{RecoveredSuspended, lv.Name, "its device was suspended, and its I/O hung", "resumed it"})
+		case isCOW(lv):
+			refresh = append(refresh, lv.Origin)
+		default:
+			refresh = append(refresh, lv.Name)
+		}
+	}
+	slices.Sort(refresh)
+	return slices.Compact(refresh), nil
+}
+
+// behind is the LV of the driver's, or the pool that has some, that a device belongs to.
+func (v *view) behind(d dm.Device) (lvm.LV, bool) {
+	uuid, _ := d.LV()
+	for _, lv := range v.lvs {
+		if lv.Attr.Type() == lvm.TypeThinPool {
+			if v.isPoolDevice(d, lv) && slices.ContainsFunc(v.lvs, func(t lvm.LV) bool { return t.Pool == lv.Name && v.ours(t) }) {
+				return lv, true
+			}
+			continue
+		}
+		if uuid != "" && uuid == strings.ReplaceAll(lv.UUID, "-", "") {
+			return lv, v.ours(lv) || v.aside(lv) || v.isReserve(lv)
+		}
+	}
+	return lvm.LV{}, false
+}
+
+// isPoolDevice: the pool itself, its hidden layer, or one of its two hidden LVs, which are not among v.lvs.
+func (v *view) isPoolDevice(d dm.Device, pool lvm.LV) bool {
+	rest, ok := strings.CutPrefix(d.Name, dm.DeviceName(v.group.Name(), pool.Name))
+	return ok && slices.Contains([]string{"", "-tpool", "_tdata", "_tmeta"}, rest)
+}
+
+// finishRemovals has LVM send to a pool what it had not sent: after a removal that died, the pool still has the volume and all
+// its blocks, and may be too full for the creation that would send it. Of a creation that died there is nothing to
+// send any more when it was counted; a phantom is removed by the sweep.
+func (v *view) finishRemovals(ctx context.Context, c *lvm.Client) error {
+	now, err := v.e.look(ctx, v.group, c.View)
+	if err != nil {
+		return err
+	}
+	for _, pool := range now.lvs {
+		if pool.Attr.Type() != lvm.TypeThinPool || now.state(pool) != StateBehind {
+			continue
+		}
+		if i := slices.IndexFunc(now.lvs, func(lv lvm.LV) bool { return lv.Pool == pool.Name && now.state(lv) == StatePhantom }); i >= 0 {
+			if lv := now.lvs[i]; !now.ours(lv) {
+				v.recovered(ctx, Recovery{
+					RecoveredForeign, lv.Name, "somebody's command died before the pool made it", "left alone: LVM makes it with the next change of the pool",
+				})
+			}
+			continue
+		}
+		if err := c.Activate(ctx, pool.Name); err != nil {
+			return fmt.Errorf("thin pool %s/%s has not removed what LVM has removed: %w", v.group.Name(), pool.Name, err)
+		}
+		v.recovered(ctx, Recovery{RecoveredRemoval, pool.Name, "the pool still had what LVM had removed", "LVM sent the removal again"})
+	}
+	return nil
+}
