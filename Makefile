@@ -94,6 +94,11 @@ test-lab-self: bin/gotestsum | $(OUTPUT)/test ## Test the lab itself: it boots, 
 	CGO_ENABLED=0 bin/gotestsum --format testname --format-hide-empty-pkg --jsonfile $(OUTPUT)/test/lab-self.json -- \
 	  -tags labself -count 1 -timeout 15m $(if $(RUN),-run '$(RUN)') ./test/lab/
 
+.PHONY: torture
+torture: bin/lab ## Kill LVM before every system call that changes something, in the lab, for half an hour or more [RUN=TestTorture/restore ARGS='-all -every=5']
+	CGO_ENABLED=0 $(GO) test -tags lab -exec "$(abspath bin/lab) --timeout 3h $(LABFLAGS) --" -count 1 -timeout 3h -v $(if $(RUN),-run '$(RUN)') ./test/torture \
+	  -args $(or $(ARGS),-all)
+
 .PHONY: bench
 bench: bin/lab bin/lvmsnap | $(OUTPUT) ## Measure the driver beside the raw commands, in the lab, for some 20 minutes [QUICK=1: a minute or two]
 	@hack/bench-machine >$(OUTPUT)/bench.txt

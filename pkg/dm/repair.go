@@ -16,16 +16,22 @@ type Repairs interface {
 	// Devices lists the devices of a volume group.
 	Devices(ctx context.Context, group string) ([]Device, error)
 	// Resume lets the I/O of a suspended device go on, by the name that Devices gives it; with the table that was loaded
-	// meanwhile, if there is one. One that is not suspended stays as it is.
+	// meanwhile, if there is one. One that is not suspended stays as it is. A thin volume waits until its pool is resumed.
 	Resume(ctx context.Context, device string) error
+	// ClearTable forgets the table that was loaded into a device, if there is one, and that Resume would have put in place of its
+	// present one.
+	ClearTable(ctx context.Context, device string) error
 	// HasThin says whether an active thin pool has a thin device of this id.
 	HasThin(ctx context.Context, group, pool string, id uint32) (bool, error)
+	// DeleteThin removes a thin device with its blocks from an active thin pool. One that is not there is no error.
+	DeleteThin(ctx context.Context, group, pool string, id uint32) error
 	// SetTransactionID counts a transaction of an active thin pool. It is refused when the id is not from.
 	SetTransactionID(ctx context.Context, group, pool string, from, to uint64) error
 }
 
 const (
 	cmdDevSuspend = 6 // without flagSuspend: resume
+	cmdTableClear = 10
 	cmdTargetMsg  = 14
 
 	messageAt = 8 // struct dm_target_msg: u64 sector, char message[]
@@ -34,6 +40,12 @@ const (
 // Resume implements Repairs.
 func (c *Control) Resume(ctx context.Context, device string) error {
 	_, _, _, err := c.call(ctx, cmdDevSuspend, device, 0)
+	return err
+}
+
+// ClearTable implements Repairs.
+func (c *Control) ClearTable(ctx context.Context, device string) error {
+	_, _, _, err := c.call(ctx, cmdTableClear, device, 0)
 	return err
 }
 
@@ -53,6 +65,15 @@ func (c *Control) HasThin(ctx context.Context, group, pool string, id uint32) (b
 	default:
 		return false, err
 	}
+}
+
+// DeleteThin implements Repairs.
+func (c *Control) DeleteThin(ctx context.Context, group, pool string, id uint32) error {
+	err := c.poolMessage(ctx, group, pool, fmt.Sprintf("delete %d", id))
+	if errors.Is(err, unix.ENODATA) {
+		return nil
+	}
+	return err
 }
 
 // SetTransactionID implements Repairs.

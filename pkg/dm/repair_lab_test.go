@@ -33,6 +33,9 @@ func TestLabRepairs(t *testing.T) {
 	if _, err := c.HasThin(t.Context(), g.Name, gone, 1); !errors.Is(err, ErrNoDevice) {
 		t.Errorf("a pool that is not there: %v", err)
 	}
+	if err := c.DeleteThin(t.Context(), g.Name, g.ThinPool, 9); err != nil {
+		t.Errorf("deletion of what is not there: %v", err)
+	}
 	// A jam, made and undone: see docs/adr/0014.
 	id := before.TransactionID
 	if err := c.SetTransactionID(t.Context(), g.Name, g.ThinPool, id+1, id+2); err == nil {
@@ -53,6 +56,10 @@ func TestLabResume(t *testing.T) {
 	labtest.Run(t, "lvcreate", "-V", "64m", "--thinpool", g.ThinPool, "-n", "csi-v-a", g.Name)
 	name := DeviceName(g.Name, "csi-v-a")
 	labtest.Run(t, "dmsetup", "suspend", name)
+	labtest.Run(t, "dmsetup", "load", name, "--table", "0 8 zero") // as a command may have done that died
+	if err := c.ClearTable(t.Context(), name); err != nil {
+		t.Fatal(err)
+	}
 	for range 2 { // the second finds it resumed
 		if err := c.Resume(t.Context(), name); err != nil {
 			t.Fatal(err)
@@ -60,6 +67,9 @@ func TestLabResume(t *testing.T) {
 		if i, err := c.Info(t.Context(), g.Name, "csi-v-a"); err != nil || i.Suspended {
 			t.Errorf("%+v, %v", i, err)
 		}
+	}
+	if table := labtest.Run(t, "dmsetup", "table", name); !strings.Contains(table, " thin ") {
+		t.Errorf("the table is %s", table)
 	}
 	if err := c.Resume(t.Context(), name+"x"); !errors.Is(err, ErrNoDevice) {
 		t.Errorf("no device: %v", err)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -15,7 +16,7 @@ import (
 func TestFileLocks(t *testing.T) {
 	locks := lvm.FileLocks{Dir: t.TempDir()}
 	var all sync.WaitGroup
-	var inside int // of the race detector
+	var inside atomic.Int64
 	for range 8 {
 		all.Go(func() {
 			for range 20 {
@@ -24,10 +25,10 @@ func TestFileLocks(t *testing.T) {
 					t.Error(err)
 					return
 				}
-				if inside++; inside != 1 {
+				if inside.Add(1) != 1 {
 					t.Error("two have the lock")
 				}
-				inside--
+				inside.Add(-1)
 				release()
 			}
 		})

@@ -109,7 +109,9 @@ func parseVolume(name string, s section, extentBytes int64, cow cows) (LV, error
 		lv.ThinID = uint32(seg.int("device_id")) //nolint:gosec // 24 bits
 	case "thin-pool":
 		attr[attrTypeBit] = byte(TypeThinPool)
-		lv.Queued = seg.child("message1") != nil
+		for _, message := range seg.children() { // lvm2: _thin_pool_text_import() in lib/thin/thin.c
+			lv.Queue = append(lv.Queue, PoolMessage{message.text("create"), uint32(message.int("delete"))}) //nolint:gosec // 24 bits
+		}
 		if seg.int("zero_new_blocks") != 0 {
 			attr[attrZeroBit] = 'z'
 		}

@@ -25,11 +25,18 @@ type LV struct {
 	// is committed in the pool once the pool's (in the kernel) is higher.
 	TransactionID uint64
 	ThinID        uint32
-	// Queued: LVM has written down what the thin pool is to do, and not yet that it has done it. Only the metadata says so.
-	Queued bool
+	// Queue of a thin pool is what LVM has written down for the kernel to do, before it has written down that it is done. Only
+	// the metadata says so, and not a report.
+	Queue []PoolMessage
 	// DataPercent and MetadataPercent are -1 where they do not apply or the device is not active.
 	DataPercent     float64
 	MetadataPercent float64
+}
+
+// PoolMessage is one thing that a thin pool is to do.
+type PoolMessage struct {
+	Create string // the name of the volume to be created; empty: Delete
+	Delete uint32 // the id of the device to be deleted
 }
 
 // VG is one volume group as vgs reports it.

@@ -26,7 +26,7 @@ const (
 	RecoveredJam       RecoveryKind = "jam"       // a thin pool did not count what it made; it was counted
 	RecoveredPhantom   RecoveryKind = "phantom"   // an LV that was not in its pool was removed
 	RecoveredForeign   RecoveryKind = "foreign"   // the same of an LV that is not the driver's, and was left alone
-	RecoveredRemoval   RecoveryKind = "removal"   // a thin pool still had what LVM had removed; LVM finished it
+	RecoveredRemoval   RecoveryKind = "removal"   // a thin pool still had what LVM had removed; it was removed there, too
 	RecoveredHalfMade  RecoveryKind = "half_made" // a COW snapshot that was still a plain volume was removed
 	RecoveredLeftover  RecoveryKind = "leftover"  // an LV that nobody needs any more was removed
 )
@@ -147,7 +147,7 @@ func recoverable(err error) bool {
 // unsettled: LVM has something in mind for a thin pool. Either a command is at work, or one died.
 func (v *view) unsettled() bool {
 	return slices.ContainsFunc(v.lvs, func(lv lvm.LV) bool {
-		return lv.Attr.Type() == lvm.TypeThinPool && (lv.Queued || v.state(lv) == StateBehind)
+		return lv.Attr.Type() == lvm.TypeThinPool && (len(lv.Queue) > 0 || v.state(lv) == StateBehind)
 	})
 }
 
@@ -220,19 +220,23 @@ func (v *view) recover(ctx context.Context, c *lvm.Client) error {
 		}
 		v.recovered(ctx, Recovery{RecoveredSuspended, name, "a device of it was suspended", "LVM loaded its tables anew and resumed it"})
 	}
-	return v.finishRemovals(ctx, c)
+	return v.tellOfForeign(ctx, c)
 }
 
-// resume resumes the driver's thin volumes, and returns what LVM has to refresh: COW snapshots have to be resumed before
-// their origin, and a pool is made of several devices. A device that is suspended while nobody runs LVM was left so by a
-// command that died. What is not the driver's may have been suspended for other reasons by other people, and is left alone; but
-// not a pool that the driver's volumes are in, since they hang with it.
+// resumeTimeout is for one device, so that one that cannot be resumed does not keep the group's turn.
+const resumeTimeout = 10 * time.Second
+
+// resume resumes pools and the driver's thin volumes in them, and returns what LVM has to refresh: COW snapshots have to be resumed
+// before their origin. A device that is suspended while nobody runs LVM was left so by a command that died. What is not
+// the driver's may have been suspended for other reasons by other people, and is left alone; but not a pool that the
+// driver's volumes are in, since they hang with it.
 func (v *view) resume(ctx context.Context) (refresh []string, err error) {
 	devices, err := v.e.kernel.Devices(ctx, v.group.Name())
 	if err != nil {
 		return nil, err
 	}
-	for _, d := range devices {
+	var volumes []dm.Device
+	for _, d := range slices.Backward(devices) { // sorted: of a pool that is _tmeta, _tdata, -tpool and the pool
 		if !d.Suspended {
 			continue
 		}
@@ -241,18 +245,40 @@ func (v *view) resume(ctx context.Context) (refresh []string, err error) {
 		case !ok:
 			klog.FromContext(ctx).Info("A device that is not the driver's is suspended, and left alone", "volumeGroup", v.group.Name(), "device", d.Name)
 		case lv.Pool != "":
-			if err := v.e.kernel.Resume(ctx, d.Name); err != nil {
-				return nil, fmt.Errorf("%s/%s is suspended and cannot be resumed: %w", v.group.Name(), lv.Name, err)
+			volumes = append(volumes, d)
+		case lv.Attr.Type() == lvm.TypeThinPool:
+			// It comes before its volumes, which would wait for it. Of two tables the present one is right or too small; the other may have extents that LVM never committed.
+			if err := v.e.kernel.ClearTable(ctx, d.Name); err != nil {
+				return nil, err
 			}
-			v.recovered(ctx, Recovery{RecoveredSuspended, lv.Name, "its device was suspended, and its I/O hung", "resumed it"})
+			if err := v.resumeDevice(ctx, d, lv); err != nil {
+				return nil, err
+			}
+			refresh = append(refresh, lv.Name)
 		case isCOW(lv):
 			refresh = append(refresh, lv.Origin)
 		default:
 			refresh = append(refresh, lv.Name)
 		}
 	}
+	for _, d := range volumes {
+		lv, _ := v.behind(d)
+		if err := v.resumeDevice(ctx, d, lv); err != nil {
+			return nil, err
+		}
+	}
 	slices.Sort(refresh)
 	return slices.Compact(refresh), nil
+}
+
+func (v *view) resumeDevice(ctx context.Context, d dm.Device, lv lvm.LV) error {
+	ctx, cancel := context.WithTimeout(ctx, resumeTimeout)
+	defer cancel()
+	if err := v.e.kernel.Resume(ctx, d.Name); err != nil {
+		return fmt.Errorf("%w: %s/%s is suspended and cannot be resumed: %w", ErrDamaged, v.group.Name(), lv.Name, err)
+	}
+	v.recovered(ctx, Recovery{RecoveredSuspended, lv.Name, "device " + d.Name + " was suspended, and its I/O hung", "resumed it"})
+	return nil
 }
 
 // behind is the LV of the driver's, or the pool that has some, that a device belongs to.
@@ -278,30 +304,18 @@ func (v *view) isPoolDevice(d dm.Device, pool lvm.LV) bool {
 	return ok && slices.Contains([]string{"", "-tpool", "_tdata", "_tmeta"}, rest)
 }
 
-// finishRemovals has LVM send to a pool what it had not sent: after a removal that died, the pool still has the volume and all
-// its blocks, and may be too full for the creation that would send it. Of a creation that died there is nothing to
-// send any more when it was counted; a phantom is removed by the sweep.
-func (v *view) finishRemovals(ctx context.Context, c *lvm.Client) error {
+// tellOfForeign tells of phantoms that are not the driver's. Those that are, the sweep removes.
+func (v *view) tellOfForeign(ctx context.Context, c *lvm.Client) error {
 	now, err := v.e.look(ctx, v.group, c.View)
 	if err != nil {
 		return err
 	}
-	for _, pool := range now.lvs {
-		if pool.Attr.Type() != lvm.TypeThinPool || now.state(pool) != StateBehind {
-			continue
+	for _, lv := range now.lvs {
+		if lv.Pool != "" && now.state(lv) == StatePhantom && !now.ours(lv) {
+			now.recovered(ctx, Recovery{
+				RecoveredForeign, lv.Name, "somebody's command died before the pool made it", "left alone: LVM makes it with the next change of the pool",
+			})
 		}
-		if i := slices.IndexFunc(now.lvs, func(lv lvm.LV) bool { return lv.Pool == pool.Name && now.state(lv) == StatePhantom }); i >= 0 {
-			if lv := now.lvs[i]; !now.ours(lv) {
-				v.recovered(ctx, Recovery{
-					RecoveredForeign, lv.Name, "somebody's command died before the pool made it", "left alone: LVM makes it with the next change of the pool",
-				})
-			}
-			continue
-		}
-		if err := c.Activate(ctx, pool.Name); err != nil {
-			return fmt.Errorf("thin pool %s/%s has not removed what LVM has removed: %w", v.group.Name(), pool.Name, err)
-		}
-		v.recovered(ctx, Recovery{RecoveredRemoval, pool.Name, "the pool still had what LVM had removed", "LVM sent the removal again"})
 	}
 	return nil
 }

@@ -115,29 +115,6 @@ func TestInterruptedRecovery(t *testing.T) {
 	}
 }
 
-// A removal that died gives its room back at once, not with the next creation, which the pool may be too full for.
-func TestInterruptedRemoval(t *testing.T) {
-	h := newHost(t)
-	v := h.volume(t, "v")
-	h.write(t, v, strings.Repeat("x", 1<<20))
-	used := func() uint64 {
-		t.Helper()
-		st, err := h.PoolStatus(t.Context(), group, pool)
-		must(t, err)
-		return st.UsedDataBlocks
-	}
-	h.unstage(t, v)
-	h.RemovalNext(lvmtest.Verb("lvremove"))
-	if err := h.DeleteVolume(t.Context(), v.ID); !errors.Is(err, storage.ErrPending) {
-		t.Fatalf("interrupted: %v, want ErrPending", err)
-	}
-	h.recoveredOnly(t, map[storage.RecoveryKind]int64{storage.RecoveredRemoval: 1})
-	if n := used(); n != 0 {
-		t.Errorf("%d blocks are in use", n)
-	}
-	must(t, h.DeleteVolume(t.Context(), v.ID))
-}
-
 // What is somebody else's is left alone, but for a jam, which stops everybody.
 func TestForeignLeftovers(t *testing.T) {
 	h := newHost(t)

@@ -101,11 +101,10 @@ func (l *LVM) execute(args []string, dies string) result {
 	return v.run(l, r)
 }
 
-// These mark a request that a PhantomNext, JamNext or RemovalNext fault hit. No argv can have them.
+// These mark a request that a PhantomNext or JamNext fault hit. No argv can have them.
 const (
 	phantomOption = "phantom"
 	jamOption     = "jam"
-	removalOption = "removal"
 )
 
 // parseSize reads 1048576b. LVM takes whole sectors only.

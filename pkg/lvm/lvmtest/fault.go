@@ -119,12 +119,6 @@ func (l *LVM) JamNext(match Match) {
 	l.addFault(&fault{kind: faultDies, match: match, dies: jamOption})
 }
 
-// RemovalNext makes the next lvremove of a thin volume that matches die between LVM's commit and the pool's: the volume is
-// gone, and the pool keeps its blocks until the next command that changes or activates the pool.
-func (l *LVM) RemovalNext(match Match) {
-	l.addFault(&fault{kind: faultDies, match: match, dies: removalOption})
-}
-
 // Hang is a command that does not come back.
 type Hang struct {
 	begun, released chan struct{}

@@ -51,6 +51,9 @@ func (l *LVM) Resume(ctx context.Context, device string) error {
 	return fmt.Errorf("%w: %s", dm.ErrNoDevice, device)
 }
 
+// ClearTable implements dm.Kernel: there never is one.
+func (l *LVM) ClearTable(ctx context.Context, _ string) error { return context.Cause(ctx) }
+
 // HasThin implements dm.Kernel.
 func (l *LVM) HasThin(ctx context.Context, group, pool string, id uint32) (bool, error) {
 	g, _, err := l.activePool(ctx, group, pool)
@@ -60,6 +63,12 @@ func (l *LVM) HasThin(ctx context.Context, group, pool string, id uint32) (bool,
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return slices.ContainsFunc(g.thinVolumes(pool), func(v *volume) bool { return v.thinID == id && !v.pending }), nil
+}
+
+// DeleteThin implements dm.Kernel. There is never one that LVM does not know.
+func (l *LVM) DeleteThin(ctx context.Context, group, pool string, _ uint32) error {
+	_, _, err := l.activePool(ctx, group, pool)
+	return err
 }
 
 // SetTransactionID implements dm.Kernel.

@@ -65,7 +65,6 @@ type pool struct {
 	txID          uint64 // LVM's
 	kernelTxID    uint64
 	jammed        bool
-	removed       []int // blocks of what LVM has removed and the pool has not: see RemovalNext
 	needsCheck    bool
 	mode          string // the kernel's, when it was set; otherwise it follows the usage
 	usedBytes     int64  // of data, by others than the volumes' own blocks
@@ -143,9 +142,6 @@ func (g *group) usedBlocks(v *volume) int64 {
 		for _, b := range t.blocks {
 			blocks[b] = true
 		}
-	}
-	for _, b := range v.pool.removed {
-		blocks[b] = true
 	}
 	used := (v.pool.usedBytes+v.pool.chunk-1)/v.pool.chunk + int64(len(blocks))
 	return min(used, v.size/v.pool.chunk)

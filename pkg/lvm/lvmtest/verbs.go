@@ -134,7 +134,7 @@ func (g *group) replay(p *volume) {
 			v.content, v.blocks = o.content, slices.Clone(o.blocks)
 		}
 	}
-	p.pool.kernelTxID, p.pool.removed = p.pool.txID, nil
+	p.pool.kernelTxID = p.pool.txID
 }
 
 // poolRefuses are LVM's own guards. lvm2: pool_below_threshold() in metadata/pool_manip.c
@@ -220,11 +220,7 @@ func (l *LVM) lvremove(r request) result {
 		if !g.queued(p) {
 			p.pool.txID++
 		}
-		if r.has(removalOption) {
-			p.pool.removed = append(p.pool.removed, v.blocks...)
-		} else {
-			g.replay(p)
-		}
+		g.replay(p)
 	}
 	delete(g.volumes, v.name)
 	for _, other := range g.volumes {
@@ -304,9 +300,6 @@ func (l *LVM) lvchange(r request) result {
 			return failure(exitFailed, fmt.Sprintf("device-mapper: reload ioctl on  (253:%d) failed: No data available", v.minor))
 		}
 		g.activate(v, r.has("--ignoreactivationskip"))
-		if v.pool != nil && len(v.pool.removed) > 0 {
-			g.replay(v)
-		}
 	case "n":
 		if failed := g.deactivate(v); failed != nil {
 			return *failed

@@ -4,6 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"strconv"
+	"strings"
 
 	"github.com/lvmsnap/lvmsnap/pkg/dm"
 	"github.com/lvmsnap/lvmsnap/pkg/lvm"
@@ -12,7 +15,7 @@ import (
 
 var _ storage.Mender = (*Backend)(nil)
 
-// Mend implements storage.Mender: it undoes jams.
+// Mend implements storage.Mender: it undoes jams, and finishes removals.
 //
 // A creation in a thin pool has four steps: LVM commits the new LV, its own transaction id plus one, and what the pool is to
 // do; the kernel does it (create_snap, with the origin suspended) and commits; the kernel counts it (set_transaction_id);
@@ -25,7 +28,10 @@ var _ storage.Mender = (*Backend)(nil)
 //     of the right moment. It is only to be counted, which is the very step that the dead command owed;
 //   - after the third, all is well.
 //
-// Whoever's volume it is: counting is what LVM was about to do, it removes nothing and it changes no data.
+// A removal has the same steps. The pool keeps the device and its blocks until the next command sends what is left, and may
+// be too full for one to be begun; so that is done here, as LVM would do it.
+//
+// Whoever's volume it is: all this is what LVM was about to do.
 func (b *Backend) Mend(ctx context.Context, group string, lvs []lvm.LV) ([]storage.Recovery, error) {
 	var out []storage.Recovery
 	for _, pool := range pools(lvs) {
@@ -38,7 +44,11 @@ func (b *Backend) Mend(ctx context.Context, group string, lvs []lvm.LV) ([]stora
 		}
 		lv, ok := newest(lvs, pool.Name, st.TransactionID)
 		if !ok {
-			continue // a removal, which LVM finishes
+			r, err := b.finishRemoval(ctx, group, pool, st.TransactionID)
+			if out = append(out, r...); err != nil {
+				return out, err
+			}
+			continue
 		}
 		has, err := b.kernel.HasThin(ctx, group, pool.Name, lv.ThinID)
 		if err != nil {
@@ -58,6 +68,29 @@ func (b *Backend) Mend(ctx context.Context, group string, lvs []lvm.LV) ([]stora
 		})
 	}
 	return out, nil
+}
+
+// finishRemoval does what LVM has written down for the pool to do, if that is to remove devices and nothing else. None of them is a
+// volume's any more: LVM forgets the volume by the same commit.
+func (b *Backend) finishRemoval(ctx context.Context, group string, pool lvm.LV, transaction uint64) ([]storage.Recovery, error) {
+	if len(pool.Queue) == 0 || slices.ContainsFunc(pool.Queue, func(m lvm.PoolMessage) bool { return m.Create != "" }) {
+		return nil, nil
+	}
+	var ids []string
+	for _, m := range pool.Queue {
+		if err := b.kernel.DeleteThin(ctx, group, pool.Name, m.Delete); err != nil {
+			return nil, err
+		}
+		ids = append(ids, strconv.FormatUint(uint64(m.Delete), 10))
+	}
+	if err := b.kernel.SetTransactionID(ctx, group, pool.Name, transaction, pool.TransactionID); err != nil {
+		return nil, err
+	}
+	return []storage.Recovery{{
+		Kind: storage.RecoveredRemoval, LV: pool.Name,
+		Found: "the pool had not been told that LVM removed volumes from it",
+		Done:  fmt.Sprintf("removed device %s: transaction %d", strings.Join(ids, ", "), pool.TransactionID),
+	}}, nil
 }
 
 // newest is the only volume of a transaction; false when there is none, or it cannot be told.
