@@ -110,6 +110,7 @@ func TestCopyInterruptedInAnotherGroup(t *testing.T) {
 		Source: &storage.Source{Kind: storage.SourceVolume, ID: v.ID},
 	}
 	h.PhantomNext(lvmtest.Verb("lvcreate"))
+	h.FailNext(lvmtest.Verb("lvremove"), "no recovery in the same turn", 5)
 	for range 2 {
 		if _, err := h.CreateVolume(t.Context(), spec); !errors.Is(err, storage.ErrPending) {
 			t.Fatalf("%v, want ErrPending", err)

@@ -140,6 +140,9 @@ func (j *job) makeDisks(opts *options) error {
 	if memoryFor(int64(opts.disks) * opts.diskSizeBytes / 2) {
 		parent = memoryDir
 	}
+	if j.Mode == modeNative && len(opts.diskFiles) > 0 {
+		return errors.New("--disk is for --mode uml: nothing has tested that a native machine gives such a disk back")
+	}
 	dir := filepath.Join(parent, filepath.Base(j.PrivateDir)+"-disks")
 	err := os.Mkdir(dir, 0o700)
 	if err != nil {

@@ -25,10 +25,10 @@ import (
 
 var (
 	seedFlag = flag.Uint64("seed", 0, "of the calls and the moments; 0: another each time")
-	cuts     = flag.Int("cuts", 2, "how often the power is cut")
-	lossy    = flag.Int("lossy-cuts", 4, "how often it is cut under a disk that has not yet written what nobody has flushed")
+	cuts     = flag.Int("cuts", 1, "how often the power is cut")
+	lossy    = flag.Int("lossy-cuts", 1, "how often it is cut under a disk that has not yet written what nobody has flushed")
 	labPath  = flag.String("lab", "../../bin/lab", "the lab")
-	workFor  = flag.Duration("work", 8*time.Second, "how long a machine works at most before its power is cut")
+	workFor  = flag.Duration("work", 5*time.Second, "how long a machine works at most before its power is cut")
 )
 
 const (

@@ -39,7 +39,7 @@ func TestOnLVM(t *testing.T) {
 	}
 	kernel := &dm.Control{}
 	defer kernel.Close()
-	seed(t)
+	seed(t, 2)
 	st := newStats()
 	defer st.report(t)
 	rapid.Check(t, func(rt *rapid.T) {

@@ -60,9 +60,13 @@ func (s *stats) report(t *testing.T) {
 	t.Logf("what went wrong: %s", list(s.fired))
 }
 
-// seed makes a run repeatable, and tells how.
-func seed(t *testing.T) {
+// seed makes a run repeatable, and tells how. It has so many sequences unless -rapid.checks says something else than its default.
+func seed(t *testing.T, sequences int) {
 	t.Helper()
+	if checks := flag.Lookup("rapid.checks"); checks.Value.String() == checks.DefValue {
+		_ = checks.Value.Set(strconv.Itoa(sequences))
+		t.Cleanup(func() { _ = checks.Value.Set(checks.DefValue) })
+	}
 	set := flag.Lookup("rapid.seed")
 	if set.Value.String() == "0" {
 		_ = set.Value.Set(strconv.FormatInt(time.Now().UnixNano()%1_000_000_000, 10))
@@ -94,7 +98,7 @@ func simulate(t *rapid.T, w *world, st *stats) {
 func TestOnFake(t *testing.T) {
 	for _, groups := range [][]string{{"vg-0"}, {"vg0", "vg1"}} {
 		t.Run(fmt.Sprintf("%d groups", len(groups)), func(t *testing.T) {
-			seed(t)
+			seed(t, 35)
 			st := newStats()
 			defer st.report(t)
 			rapid.Check(t, func(t *rapid.T) {

@@ -219,7 +219,11 @@ func (m *machine) grow(v *volume) {
 	})
 	size := max(v.size, roundUp(v.wanted))
 	if size > v.size && v.active && v.class == storage.TypeThick && m.hasSnapshots(v) {
-		if out.faulty && out.err != nil {
+		switch {
+		case out.err == nil && !m.isOrigin(v):
+			m.grown(v, got)
+			return
+		case out.faulty && out.err != nil:
 			v.doubt = growing
 			return
 		}
@@ -238,11 +242,27 @@ func (m *machine) grow(v *volume) {
 		}
 		return
 	}
+	m.grown(v, got)
+}
+
+func (m *machine) grown(v *volume, got storage.Volume) {
+	m.t.Helper()
+	size := max(v.size, roundUp(v.wanted))
 	if size > v.size || roundUp(v.wanted) == v.size && v.wanted > v.requested {
 		v.requested = v.wanted
 	}
 	v.size, v.doubt = size, sure
 	m.same(v, got, "ExpandVolume")
+}
+
+// isOrigin: it has a snapshot for sure.
+func (m *machine) isOrigin(v *volume) bool {
+	for _, s := range m.snapshots {
+		if s.of == v && s.doubt == sure {
+			return true
+		}
+	}
+	return false
 }
 
 // hasSnapshots: COW snapshots that need it, or may.

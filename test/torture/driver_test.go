@@ -24,7 +24,7 @@ import (
 )
 
 var (
-	driverCalls = flag.Int("driver-calls", 100, "calls during which the driver is killed")
+	driverCalls = flag.Int("driver-calls", 50, "calls during which the driver is killed")
 	driverSeed  = flag.Uint64("driver-seed", 0, "of the calls and the moments; 0: another each time")
 )
 
@@ -54,10 +54,10 @@ func TestDriverKilled(t *testing.T) {
 		}, seed+uint64(i)))
 	}
 	host := &workload.Host{Clients: driver.Clients, Group: vg.Name, Pool: vg.ThinPool}
-	w := startWriter(t, driver, dir)
+	w := startFSWriter(t, driver, dir)
 	host.Foreign = []string{filepath.Base(w.id)}
 
-	k := &killer{rng: rand.New(rand.NewPCG(seed, 2)), driver: driver} //nolint:gosec // a test has to be repeatable
+	k := &driverKiller{rng: rand.New(rand.NewPCG(seed, 2)), driver: driver} //nolint:gosec // a test has to be repeatable
 	broken := func() (n int) {
 		for _, w := range workers {
 			n += w.Broken
@@ -111,14 +111,14 @@ func counts(workers []*workload.Worker) string {
 	return fmt.Sprintf("%d calls: %s", total, strings.Join(out, ", "))
 }
 
-// killer kills the driver at random moments, and starts it again.
-type killer struct {
+// driverKiller kills the driver at random moments, and starts it again.
+type driverKiller struct {
 	rng    *rand.Rand
 	driver *driverproc.Driver
 	kills  int
 }
 
-func (k *killer) start() (stop func()) {
+func (k *driverKiller) start() (stop func()) {
 	quit, ended := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(ended)
@@ -136,8 +136,8 @@ func (k *killer) start() (stop func()) {
 	return func() { close(quit); <-ended }
 }
 
-// writer writes to a file system all the time, durably.
-type writer struct {
+// fsWriter writes to a file system all the time, durably.
+type fsWriter struct {
 	*driverproc.Clients
 	id, staging, target string
 	writes, longest     atomic.Int64
@@ -146,9 +146,9 @@ type writer struct {
 	done                chan struct{}
 }
 
-func startWriter(t *testing.T, driver *driverproc.Driver, dir string) *writer {
+func startFSWriter(t *testing.T, driver *driverproc.Driver, dir string) *fsWriter {
 	t.Helper()
-	w := &writer{Clients: driver.Clients, staging: filepath.Join(dir, "staging"), target: filepath.Join(dir, "target"), done: make(chan struct{})}
+	w := &fsWriter{Clients: driver.Clients, staging: filepath.Join(dir, "staging"), target: filepath.Join(dir, "target"), done: make(chan struct{})}
 	if err := os.MkdirAll(w.staging, 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -178,7 +178,7 @@ func startWriter(t *testing.T, driver *driverproc.Driver, dir string) *writer {
 	return w
 }
 
-func (w *writer) run(ctx context.Context) {
+func (w *fsWriter) run(ctx context.Context) {
 	defer close(w.done)
 	for ctx.Err() == nil {
 		begun := time.Now()
@@ -192,7 +192,7 @@ func (w *writer) run(ctx context.Context) {
 	}
 }
 
-func (w *writer) write() error {
+func (w *fsWriter) write() error {
 	f, err := os.OpenFile(filepath.Join(w.target, "file"), os.O_WRONLY|os.O_CREATE, 0o600)
 	if err != nil {
 		return err
@@ -205,7 +205,7 @@ func (w *writer) write() error {
 }
 
 // check: it goes on, and has never waited for long.
-func (w *writer) check() error {
+func (w *fsWriter) check() error {
 	if err := w.failed.Load(); err != nil {
 		return fmt.Errorf("the writer: %w", *err)
 	}
@@ -220,7 +220,7 @@ func (w *writer) check() error {
 	return nil
 }
 
-func (w *writer) end(t *testing.T) {
+func (w *fsWriter) end(t *testing.T) {
 	t.Helper()
 	w.stop()
 	<-w.done
