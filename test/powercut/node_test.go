@@ -118,6 +118,7 @@ func (n *node) makeGroup() {
 		sectors := strings.TrimSpace(labtest.Run(n.T, "blockdev", "--getsz", disk))
 		labtest.Run(n.T, "dmsetup", "--noudevrules", "--noudevsync", "create", logged, "--table", fmt.Sprintf("0 %s log-writes %s %s", sectors, disk, disks[1]))
 		disk = "/dev/mapper/" + logged
+		n.ok(os.Symlink("../dm-0", disk)) // no udevd is here to do it, and it is the first
 		// The disk itself has the same label, and must not be seen.
 		path := filepath.Join(os.Getenv("LVM_SYSTEM_DIR"), "lvm.conf")
 		conf, err := os.ReadFile(path)

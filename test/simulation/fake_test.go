@@ -43,8 +43,6 @@ func fakeWorld(groups ...string) *world {
 			switch kind {
 			case commandJams:
 				fake.JamNext(next(func(args []string) bool { return args[0] == "lvcreate" && !slices.Contains(args, "--size") }))
-			case removalDies:
-				fake.RemovalNext(next(lvmtest.Verb("lvremove")))
 			default:
 				fake.PhantomNext(next(lvmtest.Verb("lvcreate")))
 			}

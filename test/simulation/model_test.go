@@ -131,7 +131,7 @@ func (m *machine) call(what string, fn func(context.Context) error) outcome {
 	if m.faults && rapid.IntRange(0, 2).Draw(m.t, "trouble") == 2 {
 		kinds := faultKinds
 		if m.w.dieNext != nil {
-			kinds = append(slices.Clone(kinds), commandDies, commandJams, removalDies)
+			kinds = append(slices.Clone(kinds), commandDies, commandJams)
 		}
 		kind = rapid.SampledFrom(kinds).Draw(m.t, "fault")
 		after = rapid.IntRange(0, 4).Draw(m.t, "after")
@@ -143,7 +143,7 @@ func (m *machine) call(what string, fn func(context.Context) error) outcome {
 	switch kind {
 	case commandHangs:
 		out.err = m.hanging(fn)
-	case commandDies, commandJams, removalDies:
+	case commandDies, commandJams:
 		fired = m.w.dieNext(kind, after)
 		fallthrough
 	default:

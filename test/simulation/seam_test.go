@@ -26,7 +26,6 @@ const (
 	answerLost    faultKind = "LVM is gone after a command"
 	commandDies   faultKind = "LVM is killed before the pool has made what it has written down"
 	commandJams   faultKind = "LVM is killed before the pool has counted what it made"
-	removalDies   faultKind = "LVM is killed before the pool has removed what it has forgotten"
 	commandHangs  faultKind = "a command hangs"
 	questionFails faultKind = "a question to LVM fails"
 	kernelFails   faultKind = "a question to the kernel fails"
@@ -151,7 +150,7 @@ func (x executor) Run(ctx context.Context, args ...string) (lvm.Output, error) {
 // kernel is device-mapper, on the other side.
 type kernel struct {
 	*seam
-	inner dm.Kernel
+	dm.Kernel
 }
 
 func (k kernel) ask() error {
@@ -165,49 +164,49 @@ func (k kernel) PoolStatus(ctx context.Context, group, name string) (dm.PoolStat
 	if err := k.ask(); err != nil {
 		return dm.PoolStatus{}, err
 	}
-	return k.inner.PoolStatus(ctx, group, name)
+	return k.Kernel.PoolStatus(ctx, group, name)
 }
 
 func (k kernel) SnapshotStatus(ctx context.Context, group, name string) (dm.SnapshotStatus, error) {
 	if err := k.ask(); err != nil {
 		return dm.SnapshotStatus{}, err
 	}
-	return k.inner.SnapshotStatus(ctx, group, name)
+	return k.Kernel.SnapshotStatus(ctx, group, name)
 }
 
 func (k kernel) Info(ctx context.Context, group, name string) (dm.Info, error) {
 	if err := k.ask(); err != nil {
 		return dm.Info{}, err
 	}
-	return k.inner.Info(ctx, group, name)
+	return k.Kernel.Info(ctx, group, name)
 }
 
 func (k kernel) Devices(ctx context.Context, group string) ([]dm.Device, error) {
 	if err := k.ask(); err != nil {
 		return nil, err
 	}
-	return k.inner.Devices(ctx, group)
+	return k.Kernel.Devices(ctx, group)
 }
 
 func (k kernel) Resume(ctx context.Context, device string) error {
 	if err := k.ask(); err != nil {
 		return err
 	}
-	return k.inner.Resume(ctx, device)
+	return k.Kernel.Resume(ctx, device)
 }
 
 func (k kernel) HasThin(ctx context.Context, group, pool string, id uint32) (bool, error) {
 	if err := k.ask(); err != nil {
 		return false, err
 	}
-	return k.inner.HasThin(ctx, group, pool, id)
+	return k.Kernel.HasThin(ctx, group, pool, id)
 }
 
 func (k kernel) SetTransactionID(ctx context.Context, group, pool string, from, to uint64) error {
 	if err := k.ask(); err != nil {
 		return err
 	}
-	return k.inner.SetTransactionID(ctx, group, pool, from, to)
+	return k.Kernel.SetTransactionID(ctx, group, pool, from, to)
 }
 
 // filler copies and zeroes. What goes wrong does so half way.
