@@ -94,6 +94,7 @@ test: ## Run every test: units with the race detector, manifests, all that needs
 	$(MAKE) test-race || rc=1
 	$(MAKE) test-manifests || rc=1
 	$(MAKE) test-lab || rc=1
+	$(MAKE) test-powercut || rc=1
 	$(MAKE) test-lab-self || rc=1
 	hack/test-summary $(OUTPUT)/test/*.json || rc=1
 	exit $$rc
@@ -133,6 +134,25 @@ test-lab-self: bin/gotestsum | $(OUTPUT)/test ## Test the lab itself: it boots, 
 torture: bin/lab ## Kill LVM before every system call that changes something, in the lab, for half an hour or more [RUN=TestTorture/restore ARGS='-all -every=5']
 	CGO_ENABLED=0 $(GO) test -tags lab -exec "$(abspath bin/lab) --timeout 3h $(LABFLAGS) --" -count 1 -timeout 3h -v $(if $(RUN),-run '$(RUN)') ./test/torture \
 	  -args $(or $(ARGS),-all)
+	$(MAKE) torture-driver torture-powercut simulation
+
+.PHONY: test-powercut
+test-powercut: bin/gotestsum bin/lab bin/lvmsnap | $(OUTPUT)/test ## Cut the power of the lab's machine and compare what is there afterwards [CUTS=1]
+	CGO_ENABLED=0 bin/gotestsum --format testname --format-hide-empty-pkg --jsonfile $(OUTPUT)/test/powercut.json -- \
+	  -tags powercut -count 1 -timeout 25m ./test/powercut -args -lab $(abspath bin/lab) $(if $(CUTS),-cuts $(CUTS) -lossy-cuts $(CUTS))
+
+.PHONY: simulation
+simulation: bin/lab ## Thousands of random calls with faults below them, on the fake and on real LVM, beside a model
+	$(GO) test -count 1 -timeout 30m -v -run TestOnFake ./test/simulation -rapid.checks 1000 -rapid.nofailfile
+	CGO_ENABLED=0 $(GO) test -tags lab -exec "$(abspath bin/lab) --timeout 1h $(LABFLAGS) --" -count 1 -timeout 55m -v -run TestOnLVM ./test/simulation -args -rapid.checks 30 -rapid.nofailfile
+
+.PHONY: torture-driver
+torture-driver: bin/lab bin/lvmsnap ## Kill the driver at random moments of 1,000 calls
+	CGO_ENABLED=0 $(GO) test -tags lab -exec "$(abspath bin/lab) --timeout 1h $(LABFLAGS) --" -count 1 -timeout 55m -v -run TestDriverKilled ./test/torture -args -driver-calls 1000
+
+.PHONY: torture-powercut
+torture-powercut: ## Cut the power of the lab's machine 20 times, and 20 times more under a disk that loses what was not flushed
+	$(MAKE) test-powercut CUTS=20
 
 .PHONY: bench
 bench: bin/lab bin/lvmsnap | $(OUTPUT) ## Measure the driver beside the raw commands, in the lab, for some 30 minutes [QUICK=1: a minute or two]

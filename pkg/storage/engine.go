@@ -269,6 +269,32 @@ func (e *Engine) inTurn(ctx context.Context, g *group, m mode, purpose string, f
 	})
 }
 
+// create is inTurn for a call that makes something, of which it may be that it was made before. Where nobody could look, no
+// answer may say that nothing is there.
+func (e *Engine) create(ctx context.Context, g *group, purpose string, fn func(context.Context, *lvm.Client, *view) error) error {
+	looked := false
+	err := e.inTurn(ctx, g, changing, purpose, func(ctx context.Context, c *lvm.Client, v *view) error {
+		looked = true
+		return fn(ctx, c, v)
+	})
+	if !looked {
+		err = unseen(err)
+	}
+	return err
+}
+
+// unseen is an error that came before it was known whether what a call makes is there already: only a retry can tell. The
+// cause is told and not wrapped: it would look final.
+func unseen(err error) error {
+	if err == nil || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+		return err
+	}
+	if err := classify(err); errors.Is(err, ErrPending) {
+		return err
+	}
+	return fmt.Errorf("%w: nobody knows what there is: %s", ErrPending, err.Error())
+}
+
 // withLV finds the group that holds an LV and calls fn there; ErrNotFound when no group does. A group that
 // cannot be looked at matters only when the LV is in none of the others.
 func (e *Engine) withLV(

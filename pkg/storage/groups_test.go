@@ -98,3 +98,27 @@ func TestGroupsAreIndependent(t *testing.T) {
 	hang.Release()
 	must(t, <-done)
 }
+
+// LVM was killed while it made a copy in another group than the source's: what is left of it is not taken for the volume, nor its
+// group for the source's.
+func TestCopyInterruptedInAnotherGroup(t *testing.T) {
+	h := newHost(t, group, "vg1")
+	v := h.volume(t, "v")
+	h.write(t, v, "v1")
+	spec := storage.VolumeSpec{
+		Name: "copy", Access: storage.AccessBlock, Class: storage.Class{VolumeGroup: "vg1"},
+		Source: &storage.Source{Kind: storage.SourceVolume, ID: v.ID},
+	}
+	h.PhantomNext(lvmtest.Verb("lvcreate"))
+	h.FailNext(lvmtest.Verb("lvremove"), "no recovery in the same turn", 5)
+	for range 2 {
+		if _, err := h.CreateVolume(t.Context(), spec); !errors.Is(err, storage.ErrPending) {
+			t.Fatalf("%v, want ErrPending", err)
+		}
+	}
+	r, err := h.CreateVolume(t.Context(), spec)
+	must(t, err)
+	if got := h.content(t, r); got != "v1" {
+		t.Errorf("it has %q", got)
+	}
+}

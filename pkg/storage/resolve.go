@@ -21,6 +21,13 @@ func (e *Engine) sourceLV(s *Source) (string, error) {
 	return h.LV, err
 }
 
+// hasSource says whether an LV of that name is in this group, whoever owns it.
+func (v *view) hasSource(s *Source) bool {
+	name, err := v.e.sourceLV(s)
+	_, ok := v.find(name)
+	return err == nil && ok
+}
+
 // sourceState is what a new volume is made from, and what it takes over.
 type sourceState struct {
 	lv                        lvm.LV

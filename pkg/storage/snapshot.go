@@ -21,7 +21,7 @@ func (e *Engine) CreateSnapshot(ctx context.Context, spec SnapshotSpec) (Snapsho
 			return Snapshot{}, err
 		}
 		var out Snapshot
-		err = e.inTurn(ctx, g, changing, "CreateSnapshot "+name, func(ctx context.Context, c *lvm.Client, v *view) error {
+		err = e.create(ctx, g, "CreateSnapshot "+name, func(ctx context.Context, c *lvm.Client, v *view) error {
 			var err error
 			out, err = e.createSnapshot(ctx, c, v, name, spec)
 			return err
@@ -38,7 +38,7 @@ func (e *Engine) snapshotGroup(ctx context.Context, name, sourceID string) (*gro
 	}
 	g, err := e.locate(ctx, name, "CreateSnapshot")
 	if g != nil || err != nil {
-		return g, err
+		return g, unseen(err)
 	}
 	source, err := e.localVolume(sourceID)
 	if err != nil {

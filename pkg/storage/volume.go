@@ -2,6 +2,7 @@ package storage
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -29,7 +30,7 @@ func (e *Engine) CreateVolume(ctx context.Context, spec VolumeSpec) (Volume, err
 			return creation{}, err
 		}
 		var out creation
-		err = e.inTurn(ctx, g, changing, "CreateVolume "+name, func(ctx context.Context, c *lvm.Client, v *view) error {
+		err = e.create(ctx, g, "CreateVolume "+name, func(ctx context.Context, c *lvm.Client, v *view) error {
 			lv, exists := v.find(name)
 			if exists {
 				out.vol, err = e.existingVolume(ctx, c, v, lv, spec)
@@ -65,7 +66,7 @@ func (e *Engine) volumeGroup(ctx context.Context, name string, spec VolumeSpec) 
 	}
 	g, err := e.locate(ctx, name, "CreateVolume")
 	if g != nil || err != nil {
-		return g, nil, err
+		return g, nil, unseen(err)
 	}
 	if spec.Source == nil {
 		return wanted, nil, nil
@@ -95,6 +96,10 @@ func (e *Engine) createVolume(ctx context.Context, c *lvm.Client, v, elsewhere *
 		from = elsewhere
 	}
 	source, err := e.resolveSource(from, &spec)
+	if errors.Is(err, ErrNotFound) && len(e.groups) > 1 && !from.hasSource(spec.Source) {
+		// It was somewhere when the groups were looked at; here was a leftover of this volume, which decided for this group.
+		err = fmt.Errorf("%w: the source %s %s is not in %s; try again", ErrPending, spec.Source.Kind, spec.Source.ID, from.group.Name())
+	}
 	if err != nil {
 		return lvm.LV{}, err
 	}
@@ -236,7 +241,10 @@ func (e *Engine) existingVolume(ctx context.Context, c *lvm.Client, v *view, lv 
 	if err != nil {
 		return Volume{}, err
 	}
-	return vol, backend.Extend(ctx, c, unfinished, lv.SizeBytes)
+	if err = classify(backend.Extend(ctx, c, unfinished, lv.SizeBytes)); err != nil && !errors.Is(err, ErrNoSpace) {
+		err = fmt.Errorf("%w: volume %q is there, and has not got its size yet: %s", ErrPending, spec.Name, err.Error())
+	}
+	return vol, err
 }
 
 // difference says in what an existing volume differs from what is asked for; CSI spec, CreateVolume.

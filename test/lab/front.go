@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -174,8 +175,12 @@ func (j *job) makeDisks(opts *options) error {
 	if memoryFor(int64(opts.disks) * opts.diskSizeBytes / 2) {
 		parent = memoryDir
 	}
+	if j.Mode == modeNative && len(opts.diskFiles) > 0 {
+		return errors.New("--disk is for --mode uml: nothing has tested that a native machine gives such a disk back")
+	}
 	dir := filepath.Join(parent, filepath.Base(j.PrivateDir)+"-disks")
-	if err := os.Mkdir(dir, 0o700); err != nil {
+	err := os.Mkdir(dir, 0o700)
+	if err != nil {
 		return err
 	}
 	j.DiskDir = dir
@@ -184,17 +189,44 @@ func (j *job) makeDisks(opts *options) error {
 			return err
 		}
 	}
+	for _, name := range opts.diskFiles {
+		if name, err = keptDisk(name, opts.diskSizeBytes); err != nil {
+			return err
+		}
+		j.DiskFiles = append(j.DiskFiles, name)
+	}
 	for i := range opts.disks {
 		name := filepath.Join(j.DiskDir, fmt.Sprintf("disk%d.img", i+1))
 		if err := makeSparse(name, opts.diskSizeBytes); err != nil {
 			return err
 		}
 		j.DiskFiles = append(j.DiskFiles, name)
-		if j.Mode == modeUML {
+	}
+	if j.Mode == modeUML {
+		for i := range j.DiskFiles {
 			j.Disks = append(j.Disks, fmt.Sprintf("/dev/ubd%c", 'b'+i))
 		}
 	}
 	return nil
+}
+
+// keptDisk is the full name of a disk of the user's own, which is made when it is not there.
+func keptDisk(name string, size int64) (string, error) {
+	name, err := filepath.Abs(name)
+	if err != nil {
+		return "", err
+	}
+	if strings.ContainsAny(name, " ,\t\n\"") {
+		return "", fmt.Errorf("--disk %q must have neither spaces nor commas in its name", name) // it goes into a kernel's command line
+	}
+	info, err := os.Stat(name)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return name, makeSparse(name, size)
+	case err == nil && !info.Mode().IsRegular():
+		return "", fmt.Errorf("--disk %s is not a file", name)
+	}
+	return name, err
 }
 
 // hiddenBy tells which of the machine's own mounts hides a directory of the host.

@@ -30,6 +30,7 @@ const minHungAfter = 5 * beatInterval
 type options struct {
 	mode          string
 	disks         int
+	diskFiles     []string
 	diskSizeBytes int64
 	memoryBytes   int64
 	timeout       time.Duration
@@ -94,7 +95,8 @@ func parseOptions(args []string, getenv func(string) string) (*options, error) {
 			"Runs COMMAND on a machine with real device-mapper and disks to throw away.\n\n%s", flags.FlagUsages())
 	}
 	flags.StringVar(&opts.mode, "mode", opts.mode, "auto, native or uml (or set LAB_MODE)")
-	flags.IntVar(&opts.disks, "disks", 2, fmt.Sprintf("number of disks, at most %d", maxDisks))
+	flags.IntVar(&opts.disks, "disks", 2, fmt.Sprintf("number of disks that are thrown away; with --disk at most %d", maxDisks))
+	flags.StringArrayVar(&opts.diskFiles, "disk", nil, "a file that is a disk before the others, made if it is not there, and kept; may be repeated")
 	flags.Var(&diskSize, "disk-size", "size of each disk; the files are sparse")
 	flags.Var(&memory, "memory", "memory of the uml machine")
 	flags.DurationVar(&opts.timeout, "timeout", 30*time.Minute, "end the machine after this time, with exit code 124; 0: never")
@@ -117,8 +119,8 @@ func (o *options) validate() error {
 	switch {
 	case o.mode != modeAuto && o.mode != modeNative && o.mode != modeUML:
 		return fmt.Errorf("--mode %q: use auto, native or uml", o.mode)
-	case o.disks < 0 || o.disks > maxDisks:
-		return fmt.Errorf("--disks %d: use 0 to %d", o.disks, maxDisks)
+	case o.disks < 0 || o.disks+len(o.diskFiles) > maxDisks:
+		return fmt.Errorf("--disks %d: use 0 to %d", o.disks, maxDisks-len(o.diskFiles))
 	case o.diskSizeBytes%4096 != 0:
 		return errors.New("--disk-size: use a multiple of 4KiB")
 	case o.memoryBytes < 128<<20:

@@ -15,13 +15,14 @@ func noEnv(string) string { return "" }
 func TestParseOptions(t *testing.T) {
 	opts, err := parseOptions([]string{
 		"--mode", "uml", "--disks=3", "--disk-size", "512MiB", "--memory=2G", "--timeout", "90s", "--install=false",
-		"--verbose", "--hung-after", "2m", "--hung-retries=1", "cmd", "--disks", "7", "--", "x",
+		"--verbose", "--hung-after", "2m", "--hung-retries=1", "--disk", "a", "--disk=b", "cmd", "--disks", "7", "--", "x",
 	}, noEnv)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if opts.mode != modeUML || opts.disks != 3 || opts.diskSizeBytes != 512<<20 || opts.memoryBytes != 2<<30 ||
-		opts.timeout != 90*time.Second || opts.install || !opts.verbose || opts.hungAfter != 2*time.Minute || opts.hungRetries != 1 {
+		opts.timeout != 90*time.Second || opts.install || !opts.verbose || opts.hungAfter != 2*time.Minute || opts.hungRetries != 1 ||
+		!slices.Equal(opts.diskFiles, []string{"a", "b"}) {
 		t.Errorf("got %+v", opts)
 	}
 	if want := []string{"cmd", "--disks", "7", "--", "x"}; !slices.Equal(opts.argv, want) {

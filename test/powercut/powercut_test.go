@@ -1,0 +1,324 @@
+//go:build powercut
+
+// Package powercut_test cuts the power of the lab's machine at random moments, starts it again on the same disk, and compares what is
+// there with what clients had been told. It runs on the host, and itself again on the machine.
+package powercut_test
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+var (
+	seedFlag = flag.Uint64("seed", 0, "of the calls and the moments; 0: another each time")
+	cuts     = flag.Int("cuts", 1, "how often the power is cut")
+	lossy    = flag.Int("lossy-cuts", 1, "how often it is cut under a disk that has not yet written what nobody has flushed")
+	labPath  = flag.String("lab", "../../bin/lab", "the lab")
+	workFor  = flag.Duration("work", 5*time.Second, "how long a machine works at most before its power is cut")
+)
+
+const (
+	diskBytes    = "4G"
+	machineLimit = 4 * time.Minute
+)
+
+func startSeed(t *testing.T) *rand.Rand {
+	t.Helper()
+	if *seedFlag == 0 {
+		*seedFlag = uint64(time.Now().UnixNano()) % 1_000_000
+	}
+	t.Logf("seed: -seed=%d", *seedFlag)
+	return rand.New(rand.NewPCG(*seedFlag, 3))
+}
+
+// memory is a new directory in memory.
+func memory(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("/dev/shm", "powercut")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	return dir
+}
+
+// machine is the lab's, running this program.
+type machine struct {
+	t     *testing.T
+	cmd   *exec.Cmd
+	lines chan string
+	mu    sync.Mutex
+	text  strings.Builder
+}
+
+func boot(t *testing.T, o order, disks ...string) *machine {
+	t.Helper()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	args := []string{"--mode", "uml", "--disks", "0", "--disk-size", diskBytes, "--timeout", machineLimit.String()}
+	for _, disk := range disks {
+		args = append(args, "--disk", disk)
+	}
+	text, err := json.Marshal(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := &machine{t: t, lines: make(chan string, 1000)}
+	ctx, cancel := context.WithTimeout(context.Background(), machineLimit)
+	t.Cleanup(cancel)
+	m.cmd = exec.CommandContext(ctx, *labPath, append(args, "--", self, "-test.run", "^TestMachine$", "-test.v")...)
+	m.cmd.Env = append(os.Environ(), envOrder+"="+string(text))
+	m.cmd.Cancel = func() error { return m.cmd.Process.Signal(unix.SIGTERM) }
+	out, in := io.Pipe()
+	m.cmd.Stdout, m.cmd.Stderr = in, in
+	if err := m.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		defer close(m.lines)
+		for s := bufio.NewScanner(out); s.Scan(); {
+			m.mu.Lock()
+			m.text.WriteString(s.Text() + "\n")
+			m.mu.Unlock()
+			if strings.HasPrefix(s.Text(), "POWERCUT ") {
+				m.lines <- s.Text()
+			}
+		}
+		_, _ = io.Copy(io.Discard, out)
+	}()
+	t.Cleanup(func() { _ = in.Close() })
+	return m
+}
+
+// expect waits until the machine says something.
+func (m *machine) expect(what string) {
+	m.t.Helper()
+	select {
+	case line := <-m.lines:
+		if line != what {
+			m.fatalf("it says %q, and not %q", line, what)
+		}
+	case <-m.ended():
+		m.fatalf("it has ended without %q", what)
+	}
+}
+
+func (m *machine) ended() <-chan struct{} {
+	out := make(chan struct{})
+	go func() {
+		for {
+			if err := unix.Kill(m.cmd.Process.Pid, 0); err != nil {
+				close(out)
+				return
+			}
+			if text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", m.cmd.Process.Pid)); err == nil && strings.Contains(string(text), ") Z ") {
+				close(out)
+				return
+			}
+			time.Sleep(100 * time.Millisecond)
+		}
+	}()
+	return out
+}
+
+func (m *machine) fatalf(format string, args ...any) {
+	m.t.Helper()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	text := m.text.String()
+	if len(text) > 60_000 {
+		text = "..." + text[len(text)-60_000:]
+	}
+	m.t.Fatalf("seed %d: the machine: %s\n%s", *seedFlag, fmt.Sprintf(format, args...), text)
+}
+
+// cutPower ends the machine, which hears nothing of it: the lab kills it.
+func (m *machine) cutPower() {
+	m.t.Helper()
+	if err := m.cmd.Process.Signal(unix.SIGTERM); err != nil {
+		m.fatalf("it has ended by itself")
+	}
+	_ = m.cmd.Wait()
+	m.mu.Lock()
+	failed := strings.Contains(m.text.String(), "--- FAIL")
+	m.mu.Unlock()
+	if failed {
+		m.fatalf("it found something while it worked")
+	}
+}
+
+// finish waits for the machine to do the rest, in good order.
+func (m *machine) finish() {
+	m.t.Helper()
+	if err := m.cmd.Wait(); err != nil {
+		m.fatalf("%v", err)
+	}
+}
+
+// The power is cut at random moments. The disk has by then all that was written to it.
+func TestPowerCut(t *testing.T) {
+	rng := startSeed(t)
+	dir := memory(t)
+	disk := filepath.Join(dir, "disk")
+	o := order{Seed: *seedFlag, State: filepath.Join(dir, "state"), Fresh: true, Work: true}
+	if err := os.Mkdir(o.State, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for i := range *cuts {
+		m := boot(t, o, disk)
+		if !o.Fresh {
+			m.expect(saysVerified)
+		}
+		m.expect(saysWorking)
+		time.Sleep(time.Duration(rng.Int64N(int64(*workFor))))
+		m.cutPower()
+		o.Fresh = false
+		o.Seed = *seedFlag + uint64(i+1)*10
+	}
+	o.Work = false
+	m := boot(t, o, disk)
+	m.expect(saysVerified)
+	m.finish()
+	t.Logf("the power was cut %d times; %s", *cuts, told(t, o.State))
+}
+
+// The power is cut under a disk that keeps in its cache what nobody has flushed, and loses some of it, in no order. One machine works,
+// and of what it wrote many cuts are made.
+func TestLossyPowerCut(t *testing.T) {
+	rng := startSeed(t)
+	dir := memory(t)
+	disk, logDisk := filepath.Join(dir, "disk"), filepath.Join(dir, "log")
+	o := order{Seed: *seedFlag, State: filepath.Join(dir, "state"), Fresh: true, Logged: true, Work: true}
+	if err := os.Mkdir(o.State, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	m := boot(t, o, disk, logDisk)
+	m.expect(saysWorking)
+	time.Sleep(*workFor + time.Duration(rng.Int64N(int64(time.Second))))
+	m.cutPower()
+	log, err := os.Open(logDisk)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer log.Close()
+	entries, err := readLog(log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	start := 0
+	for i, e := range entries {
+		if e.mark == "start" {
+			start = i
+		}
+	}
+	if start == 0 || start >= len(entries)-10 {
+		t.Fatalf("the log has %d entries, and begins at %d", len(entries), start)
+	}
+	lost, kept := 0, 0
+	for range *lossy {
+		at := start + 1 + rng.IntN(len(entries)-start-1)
+		l, k := cutAt(t, o, log, entries[:at], rng)
+		lost, kept = lost+l, kept+k
+	}
+	t.Logf("%d cuts in %d writes; %d writes that nobody had flushed were lost, %d were not; %s",
+		*lossy, len(entries)-start, lost, kept, told(t, o.State))
+}
+
+// cutAt starts a machine on what a disk holds after those writes, with what the clients knew by then.
+func cutAt(t *testing.T, o order, log *os.File, entries []entry, rng *rand.Rand) (lost, kept int) {
+	t.Helper()
+	dir := memory(t)
+	defer os.RemoveAll(dir)
+	disk, err := os.Create(filepath.Join(dir, "disk"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer disk.Close()
+	if err := disk.Truncate(4 << 30); err != nil {
+		t.Fatal(err)
+	}
+	if lost, kept, err = cut(log, entries, disk, rng); err != nil {
+		t.Fatal(err)
+	}
+	state := filepath.Join(dir, "state")
+	if err := os.Mkdir(state, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	knew := map[string]uint64{}
+	for _, e := range entries {
+		if name, n, ok := strings.Cut(e.mark, ":"); ok {
+			var sequence uint64
+			if _, err := fmt.Sscan(n, &sequence); err != nil {
+				t.Fatal(err)
+			}
+			knew[name] = sequence
+		}
+	}
+	for name, sequence := range knew {
+		keepRecords(t, filepath.Join(o.State, name), filepath.Join(state, name), sequence)
+	}
+	t.Logf("behind write %d: %d of what was not flushed is lost, %d is not; the clients knew %v", len(entries), lost, kept, knew)
+	o.State, o.Fresh, o.Logged, o.Work = state, false, false, false
+	m := boot(t, o, disk.Name())
+	m.expect(saysVerified)
+	m.finish()
+	return lost, kept
+}
+
+// keepRecords copies a client's record up to a sequence.
+func keepRecords(t *testing.T, from, to string, sequence uint64) {
+	t.Helper()
+	text, err := os.ReadFile(from)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out strings.Builder
+	for line := range strings.Lines(string(text)) {
+		var s struct{ Sequence uint64 }
+		if json.Unmarshal([]byte(line), &s) == nil && s.Sequence <= sequence {
+			out.WriteString(line)
+		}
+	}
+	if err := os.WriteFile(to, []byte(out.String()), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// told counts what the clients' records have.
+func told(t *testing.T, state string) string {
+	t.Helper()
+	records, volumes, snapshots := 0, 0, 0
+	paths, _ := filepath.Glob(filepath.Join(state, "w*"))
+	for _, path := range paths {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		last := struct {
+			Volumes, Snapshots map[string]json.RawMessage
+		}{}
+		for line := range strings.Lines(string(text)) {
+			if json.Unmarshal([]byte(line), &last) == nil {
+				records++
+			}
+		}
+		volumes, snapshots = volumes+len(last.Volumes), snapshots+len(last.Snapshots)
+	}
+	return fmt.Sprintf("%d records of calls; at the end %d volumes and %d snapshots", records, volumes, snapshots)
+}
