@@ -289,8 +289,8 @@ func unseen(err error) error {
 	if err == nil || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
 		return err
 	}
-	if err := classify(err); errors.Is(err, ErrPending) {
-		return err
+	if err := classify(err); errors.Is(err, ErrPending) || errors.Is(err, ErrBusy) {
+		return err // neither looks final
 	}
 	return fmt.Errorf("%w: nobody knows what there is: %s", ErrPending, err.Error())
 }
