@@ -54,6 +54,7 @@ func TestStuckDisk(t *testing.T) {
 		for range 1000 {
 			look(lvm.ErrStuck, 0)
 		}
+		synctest.Wait()
 		if n := len(fake.Commands()); n != 0 || r.reads != 1 {
 			t.Errorf("%d commands and %d reads of a disk that does not answer", n, r.reads)
 		}
