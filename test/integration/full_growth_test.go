@@ -116,9 +116,11 @@ func TestPoolAutoextend(t *testing.T) {
 	c.ok(err)
 	labtest.Run(t, "lvcreate", "--yes", "--wipesignatures", "n", "-n", "theirs", "-L", fmt.Sprintf("%dm", int(freeMiB)-200), c.vg.Name)
 	at := 512 * mib
-	for c.metric("lvmsnap_pool_condition", `reason="PoolCannotGrow"`) == "" && at < 2*gib {
+	cannotGrow := func() bool { return c.metric("lvmsnap_pool_condition", `reason="PoolCannotGrow"`) != "" }
+	for !cannotGrow() && at < 2*gib {
 		c.ok(hose.flood(at, at+16*mib))
 		at += 16 * mib
+		c.until("growth, or no room for it", func() bool { return used(c.poolStatus()[2]) <= 70 || cannotGrow() })
 	}
 	c.until("a failed attempt", func() bool { return c.metric("lvmsnap_pool_autoextends_total", `of="data"`, `result="no_space"`) > "0" })
 	c.says("health", c.health(keep), "PoolCannotGrow", "vgextend "+c.vg.Name, "data 7")
