@@ -227,7 +227,11 @@ func (v *view) recover(ctx context.Context, c *lvm.Client) error {
 		return err
 	}
 	for _, name := range refresh {
-		if err := c.Refresh(ctx, name); err != nil {
+		err := c.Refresh(ctx, name)
+		if errors.Is(err, lvm.ErrOutcomeUnknown) { // killed, too; I/O hangs until one is not
+			err = c.Refresh(ctx, name)
+		}
+		if err != nil {
 			return fmt.Errorf("%s/%s is suspended and cannot be resumed: %w", v.group.Name(), name, err)
 		}
 		v.recovered(ctx, Recovery{RecoveredSuspended, name, "a device of it was suspended, and its I/O hung", "LVM loaded its tables anew and resumed it"})
