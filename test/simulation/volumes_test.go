@@ -233,7 +233,7 @@ func (m *machine) grow(v *volume) {
 	}
 	if out.err != nil {
 		v.doubt = growing
-		if errors.Is(out.err, storage.ErrInUse) && v.class == storage.TypeThick && v.loose {
+		if errors.Is(out.err, storage.ErrInUse) && v.class == storage.TypeThick && (v.loose || m.isBeingCloned(v)) {
 			v.doubt = sure // a copy that is not finished has a snapshot of it, and has it active
 			return
 		}
@@ -253,6 +253,16 @@ func (m *machine) grown(v *volume, got storage.Volume) {
 	}
 	v.size, v.doubt = size, sure
 	m.same(v, got, "ExpandVolume")
+}
+
+// isBeingCloned: there may be a snapshot of it for a clone that is not complete, or not deleted.
+func (m *machine) isBeingCloned(v *volume) bool {
+	for _, other := range m.volumes {
+		if other.from == v && (other.doubt == creating || other.doubt == deleting) {
+			return true
+		}
+	}
+	return false
 }
 
 // isOrigin: it has a snapshot for sure.
