@@ -3,8 +3,6 @@
 package main
 
 import (
-	"bufio"
-	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -73,34 +71,6 @@ func TestStoppedKernel(t *testing.T) {
 		t.Errorf("took %s", took)
 	}
 	run.wantErrors(t, "linux.uml: state T", "i/o timeout", "no time for the rest", "the machine hung (no heartbeat for 1")
-}
-
-// TestBackToLife is a machine which was slow, or which the first question woke.
-func TestBackToLife(t *testing.T) {
-	run := newLab(t, "--hung-after", "10s", "--", "sh", "-c", "touch ready; while [ ! -e end ]; do sleep 0.1; done; exit 6")
-	run.Stderr = nil
-	pipe, err := run.StderrPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	run.startAndWait(t)
-	kernel := run.kernelOf(t)
-	_ = syscall.Kill(kernel, syscall.SIGSTOP)
-	var said strings.Builder
-	lines := bufio.NewScanner(io.TeeReader(pipe, &said))
-	for lines.Scan() {
-		if strings.Contains(lines.Text(), "no heartbeat of the machine") {
-			_ = syscall.Kill(kernel, syscall.SIGCONT)
-		}
-		if strings.Contains(lines.Text(), "the machine came back to life") {
-			if err := os.WriteFile(filepath.Join(run.Dir, "end"), nil, 0o600); err != nil {
-				t.Fatal(err)
-			}
-		}
-	}
-	if code := run.exit(t); code != 6 {
-		t.Errorf("exit code %d, want 6\n%s", code, said.String())
-	}
 }
 
 // TestStuckWrites fills the memory with what a suspended device does not take. The machine lives on for longer than

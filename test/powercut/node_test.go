@@ -123,7 +123,11 @@ func (n *node) makeGroup() {
 		path := filepath.Join(os.Getenv("LVM_SYSTEM_DIR"), "lvm.conf")
 		conf, err := os.ReadFile(path)
 		n.ok(err)
-		n.ok(os.WriteFile(path, []byte(strings.Replace(string(conf), `"a|^/dev/ubd|"`, `"a|^/dev/mapper/`+logged+`$|"`, 1)), 0o600))
+		const disks = `"a|^/dev/ubd[b-p]|"`
+		if !strings.Contains(string(conf), disks) {
+			n.Fatalf("%s does not accept %s", path, disks)
+		}
+		n.ok(os.WriteFile(path, []byte(strings.Replace(string(conf), disks, `"a|^/dev/mapper/`+logged+`$|"`, 1)), 0o600))
 	}
 	labtest.Run(n.T, "vgcreate", "-y", group, disk)
 	labtest.Run(n.T, "lvcreate", "-y", "--type", "thin-pool", "--name", pool, "--size", "1g", group)
