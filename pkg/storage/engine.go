@@ -396,10 +396,7 @@ func (e *Engine) remove(ctx context.Context, name, purpose string, lvName func(s
 				if err := v.checkPoolTakes(ctx, lv); err != nil {
 					return err
 				}
-				if err := v.discard(ctx, c, lv); err != nil || v.fillOf(lv).kind != fillCopy {
-					return err
-				}
-				return v.discardClone(ctx, c, v.records.of(lv))
+				return v.discardUnfinished(ctx, c, lv)
 			})
 		})
 	})

@@ -170,10 +170,7 @@ func (e *Engine) abandon(ctx context.Context, f *fill, cause error) error {
 			if err := v.checkClosed(ctx, lv); err != nil {
 				return err
 			}
-			if err := v.discard(ctx, c, lv); err != nil {
-				return err
-			}
-			return v.discardClone(ctx, c, v.records.of(lv))
+			return v.discardUnfinished(ctx, c, lv)
 		})
 	})
 	if ignoreNotFound(err) != nil {

@@ -114,7 +114,7 @@ func (v *view) raidConditions(ctx context.Context, lv lvm.LV, active bool) ([]Co
 			st.Failed, st.Devices, name, st.Type, v.group.Name(), name, name)}}, nil
 	case st.Action == dm.RAIDRecover:
 		return []Condition{{SeverityDegraded, "RAIDRecovering", fmt.Sprintf("%s (%s) is being written onto a new disk: %s of %s",
-			name, st.Type, humanBytes(st.SyncedBytes), humanBytes(st.TotalBytes))}}, nil
+			name, st.Type, HumanBytes(st.SyncedBytes), HumanBytes(st.TotalBytes))}}, nil
 	}
 	return nil, nil
 }
@@ -153,4 +153,5 @@ func (v *view) snapshotConditions(origin lvm.LV) []Condition {
 	return out
 }
 
-func humanBytes(n int64) string { return humanize.IBytes(uint64(max(n, 0))) }
+// HumanBytes is a size as it stands in errors and conditions.
+func HumanBytes(n int64) string { return humanize.IBytes(uint64(max(n, 0))) }

@@ -175,16 +175,11 @@ func (e *Engine) Snapshots(ctx context.Context, q SnapshotQuery) ([]Snapshot, er
 			}
 		}
 		slices.SortFunc(out, byID(func(s Snapshot) string { return s.ID }))
-		return q.cut(out), nil
+		if q.Limit > 0 {
+			out = out[:min(q.Limit, len(out))]
+		}
+		return out, nil
 	})
-}
-
-// cut shortens an ordered list to what the query wants of it.
-func (q SnapshotQuery) cut(list []Snapshot) []Snapshot {
-	if q.Limit > 0 && len(list) > q.Limit {
-		return list[:q.Limit]
-	}
-	return list
 }
 
 // snapshots are those of one group, ordered by ID. Only what is asked for is worked out: a page of a long list costs

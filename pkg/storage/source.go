@@ -133,6 +133,14 @@ func (e *Engine) dropClone(ctx context.Context, t target) {
 	}
 }
 
+// discardUnfinished removes an LV, and with a copy that is not complete the snapshot that was cut for it.
+func (v *view) discardUnfinished(ctx context.Context, c *lvm.Client, lv lvm.LV) error {
+	if err := v.discard(ctx, c, lv); err != nil || v.fillOf(lv).kind != fillCopy {
+		return err
+	}
+	return v.discardClone(ctx, c, v.records.of(lv))
+}
+
 // discardClone removes the snapshot that was cut for the copy with that record, if there is one.
 func (v *view) discardClone(ctx context.Context, c *lvm.Client, of record) error {
 	lv, ok := v.find(cloneLV(of[tagName]))

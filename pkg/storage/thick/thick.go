@@ -8,8 +8,6 @@ import (
 	"errors"
 	"fmt"
 
-	"github.com/dustin/go-humanize"
-
 	"github.com/lvmsnap/lvmsnap/pkg/dm"
 	"github.com/lvmsnap/lvmsnap/pkg/lvm"
 	"github.com/lvmsnap/lvmsnap/pkg/storage"
@@ -45,7 +43,7 @@ func (b *Backend) Zeroed() bool { return false }
 func (b *Backend) CreateVolume(ctx context.Context, c *lvm.Client, v storage.NewVolume) error {
 	o := options(v.Class.Layout)
 	o.Name, o.SizeBytes, o.Tags = v.LV, v.SizeBytes, v.Tags
-	if err := fits(v.Group, o.AllocatedBytes(v.Group.ExtentBytes), "a volume of "+size(v.SizeBytes)); err != nil {
+	if err := fits(v.Group, o.AllocatedBytes(v.Group.ExtentBytes), "a volume of "+storage.HumanBytes(v.SizeBytes)); err != nil {
 		return err
 	}
 	return c.CreateThickVolume(ctx, o)
@@ -66,7 +64,7 @@ func (b *Backend) CreateSnapshot(ctx context.Context, c *lvm.Client, s storage.N
 	if bytes <= 0 || bytes > most {
 		bytes = most
 	}
-	if err := fits(s.Group, extents(bytes, s.Group.ExtentBytes), "the COW of a snapshot of "+size(s.Origin.SizeBytes)); err != nil {
+	if err := fits(s.Group, extents(bytes, s.Group.ExtentBytes), "the COW of a snapshot of "+storage.HumanBytes(s.Origin.SizeBytes)); err != nil {
 		return err
 	}
 	return c.CreateCOWSnapshot(ctx, lvm.COWSnapshotOptions{Name: s.LV, Origin: s.Origin.Name, COWBytes: bytes, Tags: s.Tags()})
@@ -135,9 +133,7 @@ func fits(m lvm.Metadata, bytes int64, what string) error {
 		return nil
 	}
 	return fmt.Errorf("%w: %s takes %s of volume group %s, which has %s free: delete volumes or snapshots, or vgextend %s DISK",
-		storage.ErrNoSpace, what, size(bytes), m.Group, size(m.FreeBytes), m.Group)
+		storage.ErrNoSpace, what, storage.HumanBytes(bytes), m.Group, storage.HumanBytes(m.FreeBytes), m.Group)
 }
 
 func extents(n, extentBytes int64) int64 { return (n + extentBytes - 1) / extentBytes * extentBytes }
-
-func size(n int64) string { return humanize.IBytes(uint64(max(n, 0))) }

@@ -6,8 +6,6 @@ import (
 	"math"
 	"slices"
 
-	"github.com/dustin/go-humanize"
-
 	"github.com/lvmsnap/lvmsnap/pkg/dm"
 	"github.com/lvmsnap/lvmsnap/pkg/lvm"
 	"github.com/lvmsnap/lvmsnap/pkg/storage"
@@ -50,13 +48,13 @@ func (r room) refuse(sizeBytes int64) error {
 	const what = "%w: a volume of %s is more than thin pool %s takes: "
 	switch {
 	case sizeBytes > r.poolBytes:
-		return fmt.Errorf(what+"it has %s, and could never hold it", storage.ErrNoSpace, size(sizeBytes), r.pool, size(r.poolBytes))
+		return fmt.Errorf(what+"it has %s, and could never hold it", storage.ErrNoSpace, storage.HumanBytes(sizeBytes), r.pool, storage.HumanBytes(r.poolBytes))
 	case sizeBytes > r.promiseBytes:
 		return fmt.Errorf(what+"its volumes have %s together, and may have %g times its %s (--overprovision-ratio, or overprovisionRatio of the class): "+
-			"delete volumes, or lvextend --size +SIZE %s", storage.ErrNoSpace, size(sizeBytes), r.pool, size(r.promisedBytes), r.ratio, size(r.poolBytes), r.pool)
+			"delete volumes, or lvextend --size +SIZE %s", storage.ErrNoSpace, storage.HumanBytes(sizeBytes), r.pool, storage.HumanBytes(r.promisedBytes), r.ratio, storage.HumanBytes(r.poolBytes), r.pool)
 	case sizeBytes > r.ofFreeBytes:
 		return fmt.Errorf(what+"%s are free above its reserve, and a new volume may have %g times as much (--overprovision-ratio, or overprovisionRatio of the class): "+
-			"delete snapshots or volumes, or lvextend --size +SIZE %s", storage.ErrNoSpace, size(sizeBytes), r.pool, size(r.freeBytes), r.ratio, r.pool)
+			"delete snapshots or volumes, or lvextend --size +SIZE %s", storage.ErrNoSpace, storage.HumanBytes(sizeBytes), r.pool, storage.HumanBytes(r.freeBytes), r.ratio, r.pool)
 	}
 	return nil
 }
@@ -97,5 +95,3 @@ func times(ratio float64, n int64) int64 {
 	}
 	return math.MaxInt64
 }
-
-func size(n int64) string { return humanize.IBytes(uint64(max(n, 0))) }

@@ -74,7 +74,7 @@ func (b *Backend) problems(m lvm.Metadata, pool string, st dm.PoolStatus) []prob
 		}
 		add(storage.ErrNoSpace, storage.SeverityDegraded, "PoolOutOfDataSpace",
 			"is out of data space, all of its %s are used, and writes that need more %s: lvextend --size +SIZE %s, or delete snapshots or volumes",
-			size(st.SizeBytes()), writers, name)
+			storage.HumanBytes(st.SizeBytes()), writers, name)
 	case dm.PoolReadWrite:
 	}
 	if st.NeedsCheck {
@@ -88,7 +88,7 @@ func (b *Backend) problems(m lvm.Metadata, pool string, st dm.PoolStatus) []prob
 	if free := 100 - st.DataPercent(); free < b.dataReserve {
 		add(storage.ErrNoSpace, storage.SeverityDegraded, "PoolDataLow",
 			"has %s of %s data used (%.1f%%), the reserve is %g%% (--pool-data-reserve): delete snapshots or volumes, or lvextend --size +SIZE %s",
-			size(st.UsedBytes()), size(st.SizeBytes()), st.DataPercent(), b.dataReserve, name)
+			storage.HumanBytes(st.UsedBytes()), storage.HumanBytes(st.SizeBytes()), st.DataPercent(), b.dataReserve, name)
 	}
 	if kept := b.metadataKept(st); 100-st.MetadataPercent() < kept {
 		why := "--pool-metadata-reserve"
@@ -97,12 +97,12 @@ func (b *Backend) problems(m lvm.Metadata, pool string, st dm.PoolStatus) []prob
 		}
 		add(storage.ErrNoSpace, storage.SeverityDegraded, "PoolMetadataLow",
 			"has %s of %s metadata used (%d of %d blocks, %.1f%%), the reserve is %.3g%% (%s): lvextend --poolmetadatasize +SIZE %s, or delete snapshots or volumes",
-			size(st.UsedMetadataBytes()), size(st.MetadataBytes()), st.UsedMetadataBlocks, st.TotalMetadataBlocks, st.MetadataPercent(), kept, why, name)
+			storage.HumanBytes(st.UsedMetadataBytes()), storage.HumanBytes(st.MetadataBytes()), st.UsedMetadataBlocks, st.TotalMetadataBlocks, st.MetadataPercent(), kept, why, name)
 	}
 	if data, metadata := b.wanted(st, storage.PoolUse{}); data > 0 && b.growable(m, st) == 0 || metadata > 0 && m.FreeBytes < 2*m.ExtentBytes {
 		add(nil, storage.SeverityDegraded, "PoolCannotGrow",
 			"cannot grow, its group has %s free: vgextend %s DISK, or delete thick volumes (data %.1f%%, metadata %.1f%% used; --pool-autoextend-threshold=%g%%)",
-			size(m.FreeBytes), m.Group, st.DataPercent(), st.MetadataPercent(), b.growth.ThresholdPercent)
+			storage.HumanBytes(m.FreeBytes), m.Group, st.DataPercent(), st.MetadataPercent(), b.growth.ThresholdPercent)
 	}
 	return out
 }
