@@ -170,25 +170,26 @@ const recoveryPause = 15 * time.Second
 // health is what was seen of a group by its watch.
 type health struct {
 	unsettled uint64 // the metadata's sequence number then; 0: all was well
+	stays     bool   // it was so at the look before, too
 	failed    time.Time
+}
+
+func (h *health) see(v *view) {
+	before := h.unsettled
+	h.unsettled = 0
+	if v.unsettled() {
+		h.unsettled = v.metadata.Sequence
+	}
+	h.stays = h.unsettled != 0 && h.unsettled == before
 }
 
 // recover takes a turn, which begins with a recovery, when something has been unsettled for longer than from one look to the
 // next, so that nobody's I/O hangs until the next call.
 func (w *watch) recover(ctx context.Context) error {
-	before := w.health.unsettled
-	err := w.e.inTurn(ctx, w.group, looking, "watch", func(_ context.Context, _ *lvm.Client, v *view) error {
-		w.health.unsettled = 0
-		if v.unsettled() {
-			w.health.unsettled = v.metadata.Sequence
-		}
+	if !w.group.suspect.Load() && !w.health.stays || w.e.now().Sub(w.health.failed) < recoveryPause {
 		return nil
-	})
-	stays := w.health.unsettled != 0 && w.health.unsettled == before
-	if err != nil || !w.group.suspect.Load() && !stays || w.e.now().Sub(w.health.failed) < recoveryPause {
-		return err
 	}
-	err = w.e.inTurn(ctx, w.group, changing, "recovery", func(context.Context, *lvm.Client, *view) error { return nil })
+	err := w.e.inTurn(ctx, w.group, changing, "recovery", func(context.Context, *lvm.Client, *view) error { return nil })
 	if err != nil {
 		w.health.failed = w.e.now()
 	}
@@ -254,7 +255,7 @@ func (v *view) resume(ctx context.Context) (refresh []string, err error) {
 	if err != nil {
 		return nil, err
 	}
-	var volumes []dm.Device
+	var volumes []func() error
 	for _, d := range slices.Backward(devices) { // sorted: of a pool that is _tmeta, _tdata, -tpool and the pool
 		if !d.Suspended {
 			continue
@@ -264,7 +265,7 @@ func (v *view) resume(ctx context.Context) (refresh []string, err error) {
 		case !ok:
 			klog.FromContext(ctx).Info("A device that is not the driver's is suspended, and left alone", "volumeGroup", v.group.Name(), "device", d.Name)
 		case lv.Pool != "":
-			volumes = append(volumes, d)
+			volumes = append(volumes, func() error { return v.resumeDevice(ctx, d, lv) })
 		case lv.Attr.Type() == lvm.TypeThinPool:
 			// It comes before its volumes, which would wait for it. Of two tables the present one is right or too small; the other may have extents that LVM never committed.
 			if err := v.e.kernel.ClearTable(ctx, d.Name); err != nil {
@@ -280,9 +281,8 @@ func (v *view) resume(ctx context.Context) (refresh []string, err error) {
 			refresh = append(refresh, lv.Name)
 		}
 	}
-	for _, d := range volumes {
-		lv, _ := v.behind(d)
-		if err := v.resumeDevice(ctx, d, lv); err != nil {
+	for _, resume := range volumes {
+		if err := resume(); err != nil {
 			return nil, err
 		}
 	}
@@ -291,7 +291,7 @@ func (v *view) resume(ctx context.Context) (refresh []string, err error) {
 	for _, name := range refresh {
 		// Of an origin that was suspended for its first snapshot, before that was committed, LVM knows no layer, and would
 		// resume it upon one without a live table: writes that had waited would fail (docs/adr/0010, Crashes).
-		if err := v.e.kernel.Resume(ctx, dm.LayerName(v.group.Name(), name)); err != nil && !errors.Is(err, dm.ErrNoDevice) {
+		if err := v.resumeByName(ctx, dm.LayerName(v.group.Name(), name)); err != nil && !errors.Is(err, dm.ErrNoDevice) {
 			return nil, err
 		}
 	}
@@ -299,18 +299,21 @@ func (v *view) resume(ctx context.Context) (refresh []string, err error) {
 }
 
 func (v *view) resumeDevice(ctx context.Context, d dm.Device, lv lvm.LV) error {
-	ctx, cancel := context.WithTimeout(ctx, resumeTimeout)
-	defer cancel()
-	if err := v.e.kernel.Resume(ctx, d.Name); err != nil {
+	if err := v.resumeByName(ctx, d.Name); err != nil {
 		return fmt.Errorf("%w: %s/%s is suspended and cannot be resumed: %w", ErrDamaged, v.group.Name(), lv.Name, err)
 	}
 	v.recovered(ctx, Recovery{RecoveredSuspended, lv.Name, "device " + d.Name + " was suspended, and its I/O hung", "resumed it"})
 	return nil
 }
 
+func (v *view) resumeByName(ctx context.Context, device string) error {
+	ctx, cancel := context.WithTimeout(ctx, resumeTimeout)
+	defer cancel()
+	return v.e.kernel.Resume(ctx, device)
+}
+
 // behind is the LV of the driver's, or the pool that has some, that a device belongs to.
 func (v *view) behind(d dm.Device) (lvm.LV, bool) {
-	uuid, _ := d.LV()
 	for _, lv := range v.lvs {
 		if lv.Attr.Type() == lvm.TypeThinPool {
 			if v.isPoolDevice(d, lv) && slices.ContainsFunc(v.lvs, func(t lvm.LV) bool { return t.Pool == lv.Name && v.ours(t) }) {
@@ -318,7 +321,7 @@ func (v *view) behind(d dm.Device) (lvm.LV, bool) {
 			}
 			continue
 		}
-		if uuid != "" && uuid == strings.ReplaceAll(lv.UUID, "-", "") {
+		if belongs(d, lv) {
 			return lv, v.ours(lv) || v.aside(lv) || v.isReserve(lv)
 		}
 	}
@@ -368,7 +371,13 @@ func (v *view) mayBeOrphan(d dm.Device) bool {
 	if !ok || uuid == "" || strings.Contains(name, "_") || layer != "" && layer != "-cow" && layer != "-real" {
 		return false
 	}
-	return !slices.ContainsFunc(v.lvs, func(lv lvm.LV) bool { return strings.ReplaceAll(lv.UUID, "-", "") == uuid })
+	return !slices.ContainsFunc(v.lvs, func(lv lvm.LV) bool { return belongs(d, lv) })
+}
+
+// belongs says whether a device is an LV's, or a layer of it.
+func belongs(d dm.Device, lv lvm.LV) bool {
+	uuid, _ := d.LV()
+	return uuid != "" && uuid == strings.ReplaceAll(lv.UUID, "-", "")
 }
 
 // tellOfForeign tells of phantoms that are not the driver's. Those that are, the sweep removes.

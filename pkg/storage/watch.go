@@ -59,8 +59,12 @@ func (w *watch) run(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
-			if err := w.look(ctx); err != nil && ctx.Err() == nil {
+			looked, err := w.look(ctx)
+			if err != nil && ctx.Err() == nil {
 				klog.FromContext(ctx).Error(err, "COW snapshots and pools could not be looked after", "volumeGroup", w.group.Name())
+			}
+			if !looked {
+				continue
 			}
 			if err := w.recover(ctx); err != nil && ctx.Err() == nil {
 				klog.FromContext(ctx).Error(err, "What an interrupted command left could not be put right", "volumeGroup", w.group.Name())
@@ -69,8 +73,11 @@ func (w *watch) run(ctx context.Context) {
 	}
 }
 
-func (w *watch) look(ctx context.Context) error {
-	return w.e.inTurn(ctx, w.group, looking, "watch", func(ctx context.Context, _ *lvm.Client, v *view) error {
+// look says whether it could, whatever became of what it found.
+func (w *watch) look(ctx context.Context) (looked bool, err error) {
+	err = w.e.inTurn(ctx, w.group, looking, "watch", func(ctx context.Context, _ *lvm.Client, v *view) error {
+		looked = true
+		w.health.see(v)
 		before := w.seen
 		w.seen, w.free = map[string]look{}, v.metadata.FreeBytes
 		var failed error
@@ -84,6 +91,7 @@ func (w *watch) look(ctx context.Context) error {
 		}
 		return errors.Join(failed, w.pools(ctx, v, before))
 	})
+	return looked, err
 }
 
 // saw records how full something is, and says how much of it will be used before it can be extended, at its present pace.
