@@ -170,10 +170,27 @@ sanity: bin/lab bin/lvmsnap ## Run csi-sanity against the real driver in the lab
 	CGO_ENABLED=0 $(GO) test -tags lab -exec "$(LAB)" -count 1 -timeout 25m -v $(if $(RUN),-run '$(RUN)') ./test/sanity/
 
 .PHONY: e2e
-e2e: bin/lab bin/lvmsnap e2e-programs ## Real API server and sidecars, with the repository's manifests and rights, in the lab (the first time builds Kubernetes)
-	crds=$$($(GO) -C test/e2e/cluster list -m -f '{{.Dir}}' github.com/kubernetes-csi/external-snapshotter/client/v8)/config/crd
-	E2E_BIN=$(E2E_BIN) E2E_CRDS=$$crds LVMSNAP_BIN=$(abspath bin/lvmsnap) CGO_ENABLED=0 \
-	  $(GO) -C test/e2e test -tags lab -exec "$(abspath bin/lab) --memory 3G --disks 3 $(LABFLAGS) --" -count 1 -timeout 25m -v $(if $(RUN),-run '$(RUN)') .
+e2e: bin/lab bin/lvmsnap e2e-programs e2e-chart ## Real API server and sidecars, with the repository's manifests and rights, in the lab (the first time builds Kubernetes)
+	$(E2E_ENV) $(GO) -C test/e2e test -tags lab -exec "$(abspath bin/lab) --memory 3G --disks 3 $(LABFLAGS) --" -count 1 -timeout 25m -v $(if $(RUN),-run '$(RUN)') .
+
+.PHONY: e2e-nodes
+e2e-nodes: bin/lab bin/lvmsnap e2e-programs e2e-scheduler e2e-chart ## The same with a scheduler and two nodes, each on a machine with its own kernel and LVM; one loses its power
+	@hack/need ip=iproute2
+	$(E2E_ENV) E2E_LAB=$(abspath bin/lab) $(GO) -C test/e2e test -tags lab,nodes -count 1 -timeout 20m -v -run '^TestTwoNodes$$' .
+
+E2E_ENV = E2E_BIN=$(E2E_BIN) E2E_CHART=$(abspath $(OUTPUT))/chart.yaml LVMSNAP_BIN=$(abspath bin/lvmsnap) CGO_ENABLED=0 \
+  E2E_CRDS=$$($(GO) -C test/e2e/cluster list -m -f '{{.Dir}}' github.com/kubernetes-csi/external-snapshotter/client/v8)/config/crd
+
+.PHONY: e2e-scheduler
+e2e-scheduler:
+	@mkdir -p $(E2E_BIN)
+	version=$$($(GO) -C test/e2e/cluster list -m -f '{{.Version}}' k8s.io/kubernetes)
+	$(STATIC_E2E) -ldflags "-s -w -X k8s.io/component-base/version.gitVersion=$$version -X k8s.io/client-go/pkg/version.gitVersion=$$version" \
+	  -o $(E2E_BIN)/ k8s.io/kubernetes/cmd/kube-scheduler
+
+.PHONY: e2e-chart
+e2e-chart: | $(OUTPUT)
+	@$(GO) -C test/manifests test -count 1 -run TestBaseIsRendered -rendered $(abspath $(OUTPUT))/chart.yaml .
 
 # The version is what API server and sidecars go by; they have none of their own when built so.
 .PHONY: e2e-programs

@@ -58,11 +58,26 @@ func (s *controller) CreateVolume(ctx context.Context, req *csi.CreateVolumeRequ
 		return nil, err
 	}
 	volume, err := s.volumes.CreateVolume(ctx, spec)
+	if errors.Is(err, storage.ErrOtherNode) {
+		return nil, fmt.Errorf("%w; %s", err, whoseNode(spec.Source.Kind))
+	}
 	if err != nil {
 		return nil, err
 	}
 	return &csi.CreateVolumeResponse{Volume: s.csiVolume(volume)}, nil
 }
+
+// whoseNode says where Kubernetes has the name of the node that a source is on. A handle has no more than its hash, and the
+// driver knows no other node: it does not ask the API (docs/explanation/sidecars-on-nodes.md).
+func whoseNode(kind storage.SourceKind) string {
+	if kind == storage.SourceVolume {
+		return "its PersistentVolume has the node's name, in spec.nodeAffinity"
+	}
+	return "its VolumeSnapshotContent has the node's name, in the label " + managedByLabel
+}
+
+// managedByLabel is set by the snapshot-controller.
+const managedByLabel = "snapshot.storage.kubernetes.io/managed-by"
 
 // DeleteVolume removes a volume. One that is gone, or whose id this driver cannot have given out, is OK; one of
 // another node is an error, because OK would let the CO forget a volume that still exists.

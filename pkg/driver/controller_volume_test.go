@@ -120,6 +120,23 @@ func TestCreateVolumeFromSource(t *testing.T) {
 	}
 }
 
+// The driver has no more than a hash of another node's name: the text says where Kubernetes has the name.
+func TestCreateVolumeSaysWhoseNode(t *testing.T) {
+	p := startPlugin(t, 0)
+	for want, source := range map[string]*csi.VolumeContentSource{
+		"VolumeSnapshotContent has the node's name, in the label snapshot.storage.kubernetes.io/managed-by": fromSnapshot(snapshotHandle(otherNode, "s")),
+		"PersistentVolume has the node's name, in spec.nodeAffinity":                                        fromVolume(volumeHandle(otherNode, "v")),
+	} {
+		req := volumeRequest("elsewhere")
+		req.VolumeContentSource = source
+		_, err := p.CreateVolume(t.Context(), req)
+		wantCode(t, err, codes.ResourceExhausted)
+		if !strings.Contains(err.Error(), want) {
+			t.Errorf("%q does not say %q", err, want)
+		}
+	}
+}
+
 func TestCreateVolumeSizes(t *testing.T) {
 	p := startPlugin(t, 0)
 	for name, test := range map[string]struct {

@@ -164,7 +164,7 @@ func (e *memEngine) sourceSize(source *storage.Source) (int64, error) {
 		}
 		err = fmt.Errorf("%w: source %s", storage.ErrNotFound, source.ID)
 	} else if h, _ := storage.ParseHandle(source.ID); h != (storage.Handle{}) {
-		err = fmt.Errorf("%w: source %s is on another node", storage.ErrNoSpace, source.ID)
+		err = fmt.Errorf("%w: %w: source %s", storage.ErrNoSpace, storage.ErrOtherNode, source.ID)
 	}
 	return 0, err
 }

@@ -21,7 +21,8 @@ import (
 // context's error, the work goes on to its end, and calls for the same object get ErrPending until then.
 type Engine struct {
 	driver   string
-	node     string // hash of the node id
+	nodeID   string
+	node     string // its hash
 	groups   []*group
 	backends map[Type]Backend
 	kernel   dm.Kernel
@@ -77,7 +78,7 @@ func New(ctx context.Context, o Options) (*Engine, error) {
 		return nil, fmt.Errorf("%w: driver name: %w", ErrInvalid, err)
 	}
 	e := &Engine{
-		driver: o.Driver, node: NodeHash(o.NodeID), backends: o.Backends, kernel: o.Kernel,
+		driver: o.Driver, nodeID: o.NodeID, node: NodeHash(o.NodeID), backends: o.Backends, kernel: o.Kernel,
 		limit: o.CommandLimit, stuck: o.StuckAfter, now: o.Now, fills: newFills(o.Fill),
 	}
 	e.cow = o.COW.withDefaults()
@@ -144,7 +145,7 @@ func (e *Engine) local(id string) (Handle, error) {
 		return Handle{}, err
 	}
 	if h.NodeHash != e.node {
-		return Handle{}, fmt.Errorf("%w: %s is on the node with hash %s, this one is %s", ErrOtherNode, id, h.NodeHash, e.node)
+		return Handle{}, fmt.Errorf("%w: %s is on the node with hash %s, and this is %s", ErrOtherNode, id, h.NodeHash, e.nodeID)
 	}
 	return h, nil
 }

@@ -29,10 +29,7 @@ import (
 	"k8s.io/client-go/restmapper"
 )
 
-const (
-	apiAddress = "https://127.0.0.1:6443"
-	adminToken = "admin"
-)
+const adminToken = "admin"
 
 // cluster is a control plane of real programs, in the lab's machine: on its loopback device, with nothing on the
 // host's network, and gone with it.
@@ -41,9 +38,10 @@ type cluster struct {
 	dynamic dynamic.Interface
 	mapper  *restmapper.DeferredDiscoveryRESTMapper
 
-	t    *testing.T
-	dir  string
-	logs map[string]string // files, by the program's name
+	t       *testing.T
+	dir     string
+	address string            // of the API server
+	logs    map[string]string // files, by the program's name
 }
 
 // in is the cluster for a part of the test.
@@ -53,10 +51,11 @@ func (c *cluster) in(t *testing.T) *cluster {
 	return &part
 }
 
-// newCluster starts etcd, kube-apiserver and kube-controller-manager, and waits until the API is ready.
-func newCluster(t *testing.T) *cluster {
+// newCluster starts etcd, kube-apiserver and kube-controller-manager, and waits until the API is ready, at an address of
+// the machine's.
+func newCluster(t *testing.T, address string) *cluster {
 	t.Helper()
-	c := &cluster{t: t, dir: t.TempDir(), logs: map[string]string{}}
+	c := &cluster{t: t, dir: t.TempDir(), address: address, logs: map[string]string{}}
 	t.Cleanup(c.showLogs)
 	c.writeSecrets()
 	etcd := "http://127.0.0.1:2379"
@@ -64,7 +63,7 @@ func newCluster(t *testing.T) *cluster {
 		"--listen-client-urls", etcd, "--advertise-client-urls", etcd, "--listen-peer-urls", "http://127.0.0.1:2380",
 		"--initial-advertise-peer-urls", "http://127.0.0.1:2380", "--initial-cluster", "default=http://127.0.0.1:2380")
 	key := filepath.Join(c.dir, "sa.key")
-	c.start("kube-apiserver", "kube-apiserver", "--etcd-servers="+etcd, "--bind-address=127.0.0.1", "--secure-port=6443",
+	c.start("kube-apiserver", "kube-apiserver", "--etcd-servers="+etcd, "--bind-address="+address, "--secure-port=6443",
 		"--advertise-address=192.0.2.1", "--endpoint-reconciler-type=none", // it wants a route otherwise, and there is none
 		"--cert-dir="+c.dir, "--service-account-issuer=https://e2e", "--service-account-key-file="+key, "--service-account-signing-key-file="+key,
 		"--token-auth-file="+filepath.Join(c.dir, "tokens.csv"), "--authorization-mode=RBAC", "--service-cluster-ip-range=10.96.0.0/24",
@@ -79,7 +78,7 @@ func newCluster(t *testing.T) *cluster {
 
 func (c *cluster) connect() {
 	c.t.Helper()
-	config := &rest.Config{Host: apiAddress, BearerToken: adminToken, TLSClientConfig: rest.TLSClientConfig{Insecure: true}, QPS: 100, Burst: 200}
+	config := &rest.Config{Host: c.url(), BearerToken: adminToken, TLSClientConfig: rest.TLSClientConfig{Insecure: true}, QPS: 100, Burst: 200}
 	var err error
 	if c.Clientset, err = kubernetes.NewForConfig(config); err != nil {
 		c.t.Fatal(err)
@@ -124,11 +123,18 @@ clusters: [{name: e2e, cluster: {server: %q, insecure-skip-tls-verify: true}}]
 users: [{name: user, user: {token: %q}}]
 contexts: [{name: e2e, context: {cluster: e2e, user: user}}]
 current-context: e2e
-`, apiAddress, token))
+`, c.url(), token))
 }
+
+func (c *cluster) url() string { return "https://" + c.address + ":6443" }
 
 // kubeconfigOf is for a service account: with its rights and no others.
 func (c *cluster) kubeconfigOf(namespace, account string) string {
+	c.t.Helper()
+	return c.kubeconfig(account, c.token(namespace, account))
+}
+
+func (c *cluster) token(namespace, account string) string {
 	c.t.Helper()
 	seconds := int64(3600)
 	token, err := c.CoreV1().ServiceAccounts(namespace).CreateToken(c.context(), account,
@@ -136,11 +142,11 @@ func (c *cluster) kubeconfigOf(namespace, account string) string {
 	if err != nil {
 		c.t.Fatal(err)
 	}
-	return c.kubeconfig(account, token.Status.Token)
+	return token.Status.Token
 }
 
 func (c *cluster) context() context.Context {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	c.t.Cleanup(cancel)
 	return ctx
 }
@@ -171,7 +177,10 @@ func (c *cluster) command(env []string, binary, name string, args ...string) *ex
 		c.t.Fatal("E2E_BIN is not set: run make e2e")
 	}
 	c.logs[name] = filepath.Join(c.dir, name+".log")
-	cmd := exec.Command(filepath.Join(dir, binary), args...)
+	if !filepath.IsAbs(binary) {
+		binary = filepath.Join(dir, binary)
+	}
+	cmd := exec.Command(binary, args...)
 	cmd.Env = append(os.Environ(), env...)
 	return cmd
 }
@@ -272,10 +281,14 @@ func (c *cluster) showLogs() {
 	}
 	const enough = 6 << 10
 	for name := range c.logs {
-		text := c.log(name)
-		if len(text) > enough {
-			text = "..." + text[len(text)-enough:]
-		}
-		c.t.Logf("the log of %s:\n%s", name, text)
+		c.t.Logf("the log of %s:\n%s", name, end(c.log(name), enough))
 	}
+}
+
+// end of a text.
+func end(text string, bytes int) string {
+	if len(text) > bytes {
+		text = "..." + text[len(text)-bytes:]
+	}
+	return text
 }

@@ -55,7 +55,7 @@ func (c *cluster) awaitCondition(o *unstructured.Unstructured, condition string)
 
 // TestKubernetes is one test because a control plane in the lab costs most of its time.
 func TestKubernetes(t *testing.T) {
-	c := newCluster(t)
+	c := newCluster(t, "127.0.0.1")
 	c.crds()
 	t.Run("dry run", func(t *testing.T) { dryRun(c.in(t)) })
 
@@ -75,8 +75,14 @@ func TestKubernetes(t *testing.T) {
 		{"clone", clone},
 		{"block", block},
 		{"thick", thick},
-		{"snapshot deleted first", func(n *node) { deletedInOrder(n, 1, 0, 2) }},
-		{"restore deleted first", func(n *node) { deletedInOrder(n, 2, 1, 0) }},
+		{"xfs", xfs},
+		{"deleted: source, restore, snapshot", func(n *node) { deletedInOrder(n, 0, 2, 1) }}, // snapshotAndRestore has the sixth order
+		{"deleted: snapshot, source, restore", func(n *node) { deletedInOrder(n, 1, 0, 2) }},
+		{"deleted: snapshot, restore, source", func(n *node) { deletedInOrder(n, 1, 2, 0) }},
+		{"deleted: restore, source, snapshot", func(n *node) { deletedInOrder(n, 2, 0, 1) }},
+		{"deleted: restore, snapshot, source", func(n *node) { deletedInOrder(n, 2, 1, 0) }},
+		{"volume retained", volumeRetained},
+		{"schedule", schedule},
 		{"content made anew", contentMadeAnew},
 		{"full pool", fullPool},
 		{"driver killed", driverKilled},
@@ -112,6 +118,7 @@ func dryRun(c *cluster) {
 	for _, overlay := range []string{"default", "host-namespace", "metrics"} {
 		sets[overlay] = kustomize(t, "kustomize/overlays/"+overlay)
 	}
+	sets["chart"] = chart(t)
 	examples, err := filepath.Glob("../../examples/*.yaml")
 	if err != nil || len(examples) == 0 {
 		t.Fatalf("no examples: %v", err)

@@ -213,7 +213,7 @@ func fullPool(n *node) {
 		c.t.Log(message)
 		return nil
 	})
-	n.awaitLVsBeside(1, 0, "fill")
+	n.awaitLVsFor(time.Minute, 1, 0, "fill")
 	labtest.Run(c.t, "lvremove", "-y", n.vg.Name+"/fill")
 	snapshot = c.awaitField(snapshot, "true", "status", "readyToUse")
 	if message := field(snapshot, "status", "error"); message != "" {
@@ -258,21 +258,21 @@ func driverKilled(n *node) {
 func hundredSnapshots(n *node) {
 	c := n.c
 	source := n.claim(example(c.t, "volume.yaml"))
-	const number = 100
+	const number, patience = 100, 5 * time.Minute
 	var all []*unstructured.Unstructured
 	for i := range number {
 		o := ofKind(example(c.t, "snapshot.yaml"), "VolumeSnapshot")
 		o.SetName(fmt.Sprintf("s-%d", i))
 		all = append(all, o)
 	}
-	begin := time.Now()
-	c.apply(all...)
-	applied := time.Since(begin)
 	r, err := c.resource(all[0])
 	if err != nil {
 		c.t.Fatal(err)
 	}
-	c.await("all of them to be ready", 3*time.Minute, func(ctx context.Context) error {
+	begin := time.Now()
+	c.atOnce(all, func(o *unstructured.Unstructured) error { return c.create(o, false) })
+	applied := time.Since(begin)
+	c.await("all of them to be ready", patience, func(ctx context.Context) error {
 		list, err := r.List(ctx, metav1.ListOptions{})
 		if err != nil {
 			return err
@@ -290,11 +290,27 @@ func hundredSnapshots(n *node) {
 	})
 	c.t.Logf("%d VolumeSnapshots: applied in %.1f s, the last one ready after %.1f s", number, applied.Seconds(), time.Since(begin).Seconds())
 	n.awaitLVs(1, number)
-	if err := r.DeleteCollection(c.context(), metav1.DeleteOptions{}, metav1.ListOptions{}); err != nil {
-		c.t.Fatal(err)
-	}
-	n.awaitLVs(1, 0)
+	begin = time.Now()
+	c.atOnce(all, func(o *unstructured.Unstructured) error {
+		return r.Delete(c.context(), o.GetName(), metav1.DeleteOptions{})
+	})
+	n.awaitLVsFor(patience, 1, 0)
+	c.t.Logf("%d VolumeSnapshots deleted, the last one from LVM after %.1f s", number, time.Since(begin).Seconds())
 	c.remove(source)
+}
+
+// atOnce does something to many objects at the same time.
+func (c *cluster) atOnce(objects []*unstructured.Unstructured, do func(*unstructured.Unstructured) error) {
+	c.t.Helper()
+	failures := make(chan error, len(objects))
+	for _, o := range objects {
+		go func() { failures <- do(o) }()
+	}
+	for range objects {
+		if err := <-failures; err != nil {
+			c.t.Errorf("one of %d at once: %v", len(objects), err)
+		}
+	}
 }
 
 // wrongNode: a restore that the scheduler sends to a node without the data is refused there, goes back to the scheduler,

@@ -4,9 +4,7 @@ package e2e_test
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -17,6 +15,7 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	storagev1 "k8s.io/api/storage/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -31,10 +30,39 @@ const (
 	topologyKey     = "topology.csi.lvmsnap.io/node"
 )
 
+// machine is where a node's programs run.
+type machine interface {
+	// run runs a command as the administrator would, and returns its standard output.
+	run(t testing.TB, argv ...string) string
+	// container starts a program that is started again when it ends.
+	container(t testing.TB, env []string, binary, name string, args ...string)
+	// file is the path by which the machine has a file of the test's.
+	file(t testing.TB, path string) string
+	// tempDir is a directory of the machine's for a test.
+	tempDir(t testing.TB) string
+}
+
+// here is the test's own machine.
+type here struct{ c *cluster }
+
+func (here) run(t testing.TB, argv ...string) string {
+	t.Helper()
+	return labtest.Run(t, argv...)
+}
+
+func (h here) container(_ testing.TB, env []string, binary, name string, args ...string) {
+	h.c.container(env, binary, name, args...)
+}
+
+func (here) file(_ testing.TB, path string) string { return path }
+
+func (here) tempDir(t testing.TB) string { return t.TempDir() }
+
 // node is a node without a kubelet: the driver and the sidecars of the DaemonSet, with its arguments and its account's
 // rights. What kubelet would do, stage and publish, the test does.
 type node struct {
 	*driverproc.Driver
+	machine
 	c    *cluster
 	vg   *labtest.Group
 	name string
@@ -45,20 +73,26 @@ type node struct {
 func newNode(c *cluster, name string, group labtest.Options, manifests []*unstructured.Unstructured) *node {
 	c.t.Helper()
 	vg := labtest.VolumeGroup(c.t, group)
-	n := &node{c: c, vg: vg, name: name, dir: c.t.TempDir()}
+	n := &node{c: c, machine: here{c}, vg: vg, name: name, dir: c.t.TempDir()}
 
 	daemonSet := new(appsv1.DaemonSet)
 	c.typed(ofKind(manifests, "DaemonSet"), daemonSet)
 	n.register(daemonSet)
 
 	n.Driver = driverproc.Start(c.t, driverproc.Options{Groups: []string{vg.Name}, NodeID: name, Flags: []string{"--driver-name", driverName}})
-	account := c.kubeconfigOf(systemNamespace, daemonSet.Spec.Template.Spec.ServiceAccountName)
+	n.sidecars(daemonSet)
+	return n
+}
+
+// sidecars starts those of the DaemonSet that the test has programs of.
+func (n *node) sidecars(daemonSet *appsv1.DaemonSet) {
+	n.c.t.Helper()
+	account := n.c.kubeconfigOf(systemNamespace, daemonSet.Spec.Template.Spec.ServiceAccountName)
 	for _, container := range daemonSet.Spec.Template.Spec.Containers {
 		if container.Name == "csi-provisioner" || container.Name == "csi-snapshotter" {
 			n.sidecar(container, account)
 		}
 	}
-	return n
 }
 
 // resizer starts what the Deployment has in it; it is on this node.
@@ -73,7 +107,7 @@ func (n *node) resizer(manifests []*unstructured.Unstructured) {
 // in is the node for a part of the test.
 func (n *node) in(t *testing.T) *node {
 	part := *n
-	part.c, part.dir = n.c.in(t), t.TempDir()
+	part.c, part.dir = n.c.in(t), n.tempDir(t)
 	return &part
 }
 
@@ -95,6 +129,12 @@ func (n *node) register(daemonSet *appsv1.DaemonSet) {
 	n.c.t.Helper()
 	_, err := n.c.CoreV1().Nodes().Create(n.c.context(), &corev1.Node{
 		ObjectMeta: metav1.ObjectMeta{Name: n.name, Labels: map[string]string{corev1.LabelHostname: n.name, topologyKey: n.name}},
+		Status: corev1.NodeStatus{ // for the scheduler
+			Allocatable: corev1.ResourceList{
+				corev1.ResourceCPU: resource.MustParse("4"), corev1.ResourceMemory: resource.MustParse("8Gi"), corev1.ResourcePods: resource.MustParse("110"),
+			},
+			Conditions: []corev1.NodeCondition{{Type: corev1.NodeReady, Status: corev1.ConditionTrue}},
+		},
 	}, metav1.CreateOptions{})
 	if err != nil {
 		n.c.t.Fatal(err)
@@ -121,7 +161,7 @@ func (n *node) podName() string { return "lvmsnap-node-" + n.name }
 // the account from.
 func (n *node) sidecar(container corev1.Container, kubeconfig string) {
 	n.c.t.Helper()
-	args := []string{"--kubeconfig=" + kubeconfig}
+	args := []string{"--kubeconfig=" + n.file(n.c.t, kubeconfig)}
 	for _, arg := range container.Args {
 		switch {
 		case strings.HasPrefix(arg, "--csi-address="):
@@ -132,7 +172,7 @@ func (n *node) sidecar(container corev1.Container, kubeconfig string) {
 		args = append(args, arg)
 	}
 	env := []string{"NODE_NAME=" + n.name, "POD_NAME=" + n.podName(), "NAMESPACE=" + systemNamespace}
-	n.c.container(env, container.Name, container.Name+"-"+n.name, args...)
+	n.container(n.c.t, env, container.Name, container.Name+"-"+n.name, args...)
 }
 
 // claim makes an example's claim with what the scheduler would add: the node that its pod goes to.
@@ -178,9 +218,7 @@ func (n *node) use(claim *unstructured.Unstructured) *volume {
 	}
 	dir := filepath.Join(n.dir, claim.GetName())
 	v := &volume{n, pv.Spec.CSI.VolumeHandle, capability, filepath.Join(dir, "staging"), filepath.Join(dir, "target")}
-	if err := os.MkdirAll(v.staging, 0o700); err != nil {
-		t.Fatal(err)
-	}
+	n.run(t, "mkdir", "-p", v.staging)
 	if _, err := n.Node.NodeStageVolume(n.c.context(), &csi.NodeStageVolumeRequest{
 		VolumeId: v.id, StagingTargetPath: v.staging, VolumeCapability: capability, VolumeContext: pv.Spec.CSI.VolumeAttributes,
 	}); err != nil {
@@ -217,47 +255,34 @@ func (v *volume) place() string {
 // write puts text into the volume and onto the disk.
 func (v *volume) write(text string) {
 	v.n.c.t.Helper()
-	f, err := os.OpenFile(v.place(), os.O_CREATE|os.O_WRONLY, 0o600)
-	if err == nil {
-		_, err = f.WriteString(text + "\x00")
-		err = errors.Join(err, f.Sync(), f.Close())
-	}
-	if err != nil {
-		v.n.c.t.Fatal(err)
-	}
+	v.n.run(v.n.c.t, "sh", "-c", `printf '%s\0' "$1" | dd of="$2" conv=notrunc,fsync status=none`, "sh", text, v.place())
 }
 
 func (v *volume) reads(want string) {
 	v.n.c.t.Helper()
-	buf := make([]byte, 4096)
-	f, err := os.Open(v.place())
-	if err == nil {
-		_, err = f.Read(buf)
-		_ = f.Close()
-	}
-	text, _, _ := strings.Cut(string(buf), "\x00")
-	if err != nil || text != want {
-		v.n.c.t.Errorf("%s has %q (%v), want %q", v.place(), text, err, want)
+	out := v.n.run(v.n.c.t, "dd", "if="+v.place(), "bs=4096", "count=1", "status=none")
+	if text, _, _ := strings.Cut(out, "\x00"); text != want {
+		v.n.c.t.Errorf("%s of %s has %q, want %q", v.place(), v.n.name, text, want)
 	}
 }
 
 // lvs are the driver's logical volumes, as LVM shows them.
 func (n *node) lvs() []string {
 	n.c.t.Helper()
-	names := strings.Fields(labtest.Run(n.c.t, "lvs", "--noheadings", "-o", "lv_name", n.vg.Name))
+	names := strings.Fields(n.run(n.c.t, "lvs", "--noheadings", "-o", "lv_name", n.vg.Name))
 	return slices.DeleteFunc(names, func(name string) bool { return name == n.vg.ThinPool })
 }
 
 // awaitLVs waits until LVM has so many volumes and snapshots of the driver's, and nothing else.
 func (n *node) awaitLVs(volumes, snapshots int) {
 	n.c.t.Helper()
-	n.awaitLVsBeside(volumes, snapshots)
+	n.awaitLVsFor(90*time.Second, volumes, snapshots)
 }
 
-// awaitLVsBeside is awaitLVs with LVs that are not the driver's.
-func (n *node) awaitLVsBeside(volumes, snapshots int, others ...string) {
+// awaitLVsFor is awaitLVs with a limit of its own, and with LVs that are not the driver's.
+func (n *node) awaitLVsFor(limit time.Duration, volumes, snapshots int, others ...string) {
 	n.c.t.Helper()
-	n.c.await(fmt.Sprintf("%d volumes and %d snapshots in LVM", volumes, snapshots), 90*time.Second, func(context.Context) error {
+	n.c.await(fmt.Sprintf("%d volumes and %d snapshots in LVM", volumes, snapshots), limit, func(context.Context) error {
 		have := slices.DeleteFunc(n.lvs(), func(name string) bool { return slices.Contains(others, name) })
 		v, s := 0, 0
 		for _, name := range have {

@@ -74,6 +74,16 @@ func kustomize(t *testing.T, dir string) []*unstructured.Unstructured {
 	return parse(t, string(text))
 }
 
+// chart is what the Helm chart renders without values.
+func chart(t *testing.T) []*unstructured.Unstructured {
+	t.Helper()
+	path := os.Getenv("E2E_CHART")
+	if path == "" {
+		t.Fatal("E2E_CHART is not set: run make e2e")
+	}
+	return file(t, path)
+}
+
 func ofKind(objects []*unstructured.Unstructured, kind string) *unstructured.Unstructured {
 	for _, o := range objects {
 		if o.GetKind() == kind {
@@ -155,8 +165,13 @@ func field(o *unstructured.Unstructured, path ...string) string {
 // awaitField waits until a field has a value, and returns the object.
 func (c *cluster) awaitField(o *unstructured.Unstructured, want string, path ...string) *unstructured.Unstructured {
 	c.t.Helper()
+	return c.awaitFieldFor(90*time.Second, o, want, path...)
+}
+
+func (c *cluster) awaitFieldFor(limit time.Duration, o *unstructured.Unstructured, want string, path ...string) *unstructured.Unstructured {
+	c.t.Helper()
 	var got *unstructured.Unstructured
-	c.await(fmt.Sprintf("%s %s to have %s=%s", o.GetKind(), o.GetName(), strings.Join(path, "."), want), 90*time.Second, func(ctx context.Context) error {
+	c.await(fmt.Sprintf("%s %s to have %s=%s", o.GetKind(), o.GetName(), strings.Join(path, "."), want), limit, func(ctx context.Context) error {
 		var err error
 		if got, err = c.get(ctx, o); err != nil {
 			return err

@@ -31,7 +31,10 @@ const (
 	namespace    = "lvmsnap-system"
 )
 
-var update = flag.Bool("update", false, "write what is rendered: deploy/kustomize/base, testdata")
+var (
+	update   = flag.Bool("update", false, "write what is rendered: deploy/kustomize/base, testdata")
+	rendered = flag.String("rendered", "", "a file for what the chart renders without values: make e2e applies it")
+)
 
 func loadChart(t *testing.T) *chart.Chart {
 	t.Helper()
@@ -93,7 +96,17 @@ const baseHeader = "# Rendered from deploy/helm/lvmsnap by `make manifests`: cha
 // The base for kustomize is what the chart renders without values.
 func TestBaseIsRendered(t *testing.T) {
 	want := map[string]string{}
-	for name, text := range render(t, "") {
+	byName := render(t, "")
+	if *rendered != "" {
+		var all strings.Builder
+		for _, name := range slices.Sorted(maps.Keys(byName)) {
+			all.WriteString("---\n" + byName[name] + "\n")
+		}
+		if err := os.WriteFile(*rendered, []byte(all.String()), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, text := range byName {
 		want[name] = baseHeader + strings.TrimLeft(helmOnly.ReplaceAllString(text, ""), "\n-")
 	}
 	var list bytes.Buffer

@@ -173,8 +173,10 @@ func testOtherNode(t *testing.T, e *env) {
 	// NoSpace makes the scheduler look elsewhere; NotFound would keep it here.
 	restore := restoreOf("r", s)
 	restore.Source.ID = farSnapshot
-	if _, err := e.createVolume(restore); !errors.Is(err, storage.ErrNoSpace) {
+	if _, err := e.createVolume(restore); !errors.Is(err, storage.ErrNoSpace) || !errors.Is(err, storage.ErrOtherNode) {
 		t.Errorf("restore: %v", err)
+	} else if !strings.Contains(err.Error(), storage.NodeHash("node-2")+", and this is "+NodeID) {
+		t.Errorf("restore: %q does not say whose it is and who this is", err)
 	}
 	if n := e.ours(t); n != 2 {
 		t.Errorf("%d LVs, want 2", n)
