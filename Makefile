@@ -27,10 +27,11 @@ OUTPUT := _output
 
 # Outside of the tree: 600 MB that a new clone need not build again.
 E2E_BIN    ?= $(HOME)/.cache/lvmsnap-e2e/bin
+E2E_IMAGES ?= $(HOME)/.cache/lvmsnap-e2e/images
 STATIC_E2E := CGO_ENABLED=0 $(GO) -C test/e2e/cluster build -trimpath
 
 # Packages with tests that need the lab: those with a file tagged so.
-LAB_PKG ?= $(sort $(filter-out ./test/e2e, $(patsubst %/,./%,$(dir $(shell \
+LAB_PKG ?= $(sort $(filter-out ./test/e2e%, $(patsubst %/,./%,$(dir $(shell \
 	grep -rlE --include='*_test.go' '^//go:build .*\blab\b' cmd pkg test 2>/dev/null)))))
 
 ##@ Build
@@ -175,13 +176,32 @@ e2e: bin/lab bin/lvmsnap e2e-programs ## Real API server and sidecars, with the 
 	E2E_BIN=$(E2E_BIN) E2E_CRDS=$$crds LVMSNAP_BIN=$(abspath bin/lvmsnap) CGO_ENABLED=0 \
 	  $(GO) -C test/e2e test -tags lab -exec "$(abspath bin/lab) --memory 3G --disks 3 $(LABFLAGS) --" -count 1 -timeout 25m -v $(if $(RUN),-run '$(RUN)') .
 
+.PHONY: e2e-kubelet
+e2e-kubelet: bin/lab image-test e2e-kubelet-programs | $(OUTPUT) ## The manifests, and Helm's output, on a real kubelet and containerd with the image, in the lab (as root; the first time builds Kubernetes)
+	@hack/need containerd=containerd runc=runc /usr/lib/cni/ptp=containernetworking-plugins busybox=busybox-static ip=iproute2
+	hack/e2e-images $(E2E_BIN) $(E2E_IMAGES) "$(IMAGE):test"
+	crds=$$($(GO) -C test/e2e/cluster list -m -f '{{.Dir}}' github.com/kubernetes-csi/external-snapshotter/client/v8)/config/crd
+	$(GO) -C test/manifests run ./template lvmsnap $(abspath deploy/helm/lvmsnap) lvmsnap-system >$(OUTPUT)/helm.yaml
+	E2E_BIN=$(E2E_BIN) E2E_IMAGES=$(E2E_IMAGES) E2E_CRDS=$$crds E2E_HELM=$(abspath $(OUTPUT)/helm.yaml) CGO_ENABLED=0 \
+	  $(GO) -C test/e2e test -tags lab -exec "$(abspath bin/lab) --memory 4G --disks 3 $(LABFLAGS) --" -count 1 -timeout 28m -v $(if $(RUN),-run '$(RUN)') ./kubelet
+
 # The version is what API server and sidecars go by; they have none of their own when built so.
 .PHONY: e2e-programs
 e2e-programs:
-	@mkdir -p $(E2E_BIN)
+	@$(call build-e2e,$$($(GO) -C test/e2e/cluster list tool | grep -vE '/(kubelet|kube-scheduler)$$'))
+
+# The sidecars that the module proxy does not have, too.
+.PHONY: e2e-kubelet-programs
+e2e-kubelet-programs:
+	@$(call build-e2e,tool ./...)
+
+define build-e2e
+mkdir -p $(E2E_BIN)
 	version=$$($(GO) -C test/e2e/cluster list -m -f '{{.Version}}' k8s.io/kubernetes)
+	set -x
 	$(STATIC_E2E) -ldflags "-s -w -X k8s.io/component-base/version.gitVersion=$$version -X k8s.io/client-go/pkg/version.gitVersion=$$version" \
-	  -o $(E2E_BIN)/ tool
+	  -o $(E2E_BIN)/ $(1)
+endef
 
 .PHONY: fuzz
 fuzz: ## Run every fuzz target for a while [FUZZTIME=10s RUN=FuzzName]

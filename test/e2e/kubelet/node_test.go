@@ -1,0 +1,181 @@
+//go:build lab
+
+package kubelet_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+
+	"github.com/lvmsnap/lvmsnap/test/lab/labtest"
+)
+
+const (
+	driverName   = "csi.lvmsnap.io"
+	criSocket    = "/run/containerd/containerd.sock"
+	pauseImage   = "e2e.local/pause:latest"
+	podNetwork   = "10.88.0.0/24"
+	cgroups      = "/sys/fs/cgroup"
+	cniConfigDir = "/run/cni/net.d"
+)
+
+// machine makes the lab's machine one that kubelet can run on. All of it is the machine's own: nothing of this stays on the host,
+// whose file system it has as its root.
+func (p *programs) machine() {
+	t := p.t
+	t.Helper()
+	// What containerd and kubelet keep. Their directories are the host's otherwise, and an overlay cannot lie on hostfs.
+	disks := labtest.Disks(t)
+	disk := disks[len(disks)-1]
+	labtest.Run(t, "mkfs.ext4", "-q", "-F", disk)
+	labtest.Run(t, "mount", disk, "/var/lib")
+	labtest.Run(t, "mount", "-t", "tmpfs", "tmpfs", "/var/log")
+	// The pod of the driver mounts the host's /etc/lvm: the administrator's configuration, which the lab has elsewhere.
+	labtest.Run(t, "mount", "--bind", os.Getenv("LVM_SYSTEM_DIR"), "/etc/lvm")
+	labtest.Run(t, "mount", "--make-rshared", "/")
+	labtest.Run(t, "modprobe", "-a", "overlay", "veth")
+	for _, address := range []string{serviceAddress, nodeAddress} {
+		labtest.Run(t, "ip", "address", "add", address+"/32", "dev", "lo")
+	}
+	for _, controller := range []string{"cpu", "memory", "pids", "io"} {
+		if err := os.WriteFile(cgroups+"/cgroup.subtree_control", []byte("+"+controller), 0o600); err != nil {
+			t.Fatalf("the machine's kernel lacks the cgroup controller %s: %v", controller, err)
+		}
+	}
+	p.processorSpeed()
+	if err := os.MkdirAll(cniConfigDir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// processorSpeed adds to /proc/cpuinfo what kubelet does not start without, and User Mode Linux does not say.
+func (p *programs) processorSpeed() {
+	p.t.Helper()
+	text, err := os.ReadFile("/proc/cpuinfo")
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	if !strings.Contains(string(text), "cpu MHz") {
+		first, rest, _ := strings.Cut(string(text), "\n")
+		labtest.Run(p.t, "mount", "--bind", p.write("cpuinfo", first+"\ncpu MHz\t\t: 2000.000\n"+rest), "/proc/cpuinfo")
+	}
+}
+
+// containerd starts with the images that make e2e-kubelet built, under the names that the objects have.
+func (p *programs) containerd(objects []*unstructured.Unstructured) {
+	t := p.t
+	t.Helper()
+	if err := os.WriteFile(filepath.Join(cniConfigDir, "10-ptp.conflist"), fmt.Appendf(nil, `{"cniVersion": "0.4.0", "name": "e2e", "plugins": [
+  {"type": "ptp", "ipMasq": false, "ipam": {"type": "host-local", "dataDir": "/run/cni/addresses", "subnet": %q, "routes": [{"dst": "0.0.0.0/0"}]}}]}`,
+		podNetwork), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	config := p.write("containerd.toml", fmt.Sprintf(`version = 2
+root = "/var/lib/containerd"
+state = "/run/containerd"
+disabled_plugins = ["io.containerd.internal.v1.opt", "io.containerd.snapshotter.v1.aufs", "io.containerd.snapshotter.v1.btrfs",
+  "io.containerd.snapshotter.v1.devmapper", "io.containerd.snapshotter.v1.native", "io.containerd.snapshotter.v1.zfs", "io.containerd.tracing.processor.v1.otlp"]
+[grpc]
+  address = %q
+[plugins."io.containerd.grpc.v1.cri"]
+  sandbox_image = %q
+  [plugins."io.containerd.grpc.v1.cri".cni]
+    bin_dir = "/usr/lib/cni"
+    conf_dir = %q
+`, criSocket, pauseImage, cniConfigDir))
+	p.start("containerd", "containerd", "--config", config)
+	await(t, "containerd to answer", time.Minute, func(ctx context.Context) error {
+		return exec.CommandContext(ctx, "ctr", "--address", criSocket, "version").Run()
+	})
+	begin := time.Now()
+	p.image("pause", pauseImage)
+	for _, name := range imageNames(objects) {
+		p.image(path.Base(strings.Split(name, ":")[0]), name)
+	}
+	t.Logf("images: %.1f s", time.Since(begin).Seconds())
+}
+
+// image imports the archive of a program's image, and gives it the name that objects have for it.
+func (p *programs) image(archive, name string) {
+	p.t.Helper()
+	ctr := []string{"ctr", "--address", criSocket, "--namespace", "k8s.io", "images"}
+	begin := time.Now()
+	labtest.Run(p.t, append(ctr, "import", filepath.Join(environment(p.t, "E2E_IMAGES"), archive+".tar"))...)
+	if !strings.Contains(name, "/") {
+		name = "docker.io/library/" + name
+	}
+	if own := "e2e.local/" + archive + ":latest"; own != name {
+		labtest.Run(p.t, append(ctr, "tag", own, name)...)
+	}
+	p.t.Logf("%s: %.1f s", name, time.Since(begin).Seconds())
+}
+
+// imageNames are those that pods of the objects want.
+func imageNames(objects []*unstructured.Unstructured) []string {
+	var names []string
+	for _, o := range objects {
+		for _, where := range [][]string{{"spec", "containers"}, {"spec", "template", "spec", "containers"}} {
+			containers, _, _ := unstructured.NestedSlice(o.Object, where...)
+			for _, container := range containers {
+				if image, ok := container.(map[string]any)["image"].(string); ok && !slices.Contains(names, image) {
+					names = append(names, image)
+				}
+			}
+		}
+	}
+	return names
+}
+
+const kubeletConfig = `apiVersion: kubelet.config.k8s.io/v1beta1
+kind: KubeletConfiguration
+authentication: {anonymous: {enabled: true}, webhook: {enabled: false}}
+authorization: {mode: AlwaysAllow}
+cgroupDriver: cgroupfs
+crashLoopBackOff: {maxContainerRestartPeriod: 3s}
+containerRuntimeEndpoint: "unix://` + criSocket + `"
+enforceNodeAllocatable: []
+evictionHard: {memory.available: 10Mi, nodefs.available: 0%, imagefs.available: 0%, nodefs.inodesFree: 0%}
+failSwapOn: false
+imageGCHighThresholdPercent: 100
+imageGCLowThresholdPercent: 99
+localStorageCapacityIsolation: false
+makeIPTablesUtilChains: false
+nodeStatusUpdateFrequency: 5s
+resolvConf: ""
+syncFrequency: 5s
+volumePluginDir: /var/lib/kubelet/volume-plugins
+volumeStatsAggPeriod: 0s
+`
+
+// kubelet starts and waits until its node is ready.
+func (c *cluster) kubelet() {
+	c.t.Helper()
+	c.start("kubelet", c.built("kubelet"), "--config="+c.write("kubelet.yaml", kubeletConfig), "--kubeconfig="+c.kubeconfig("kubelet", kubeletToken),
+		"--root-dir=/var/lib/kubelet", "--hostname-override="+nodeName, "--node-ip="+nodeAddress, "--cert-dir=/var/lib/kubelet/pki", "--v=2")
+	await(c.t, "the node to be ready", 3*time.Minute, func(ctx context.Context) error {
+		node, err := c.CoreV1().Nodes().Get(ctx, nodeName, metav1.GetOptions{})
+		if err != nil {
+			return err
+		}
+		for _, condition := range node.Status.Conditions {
+			if condition.Type == corev1.NodeReady {
+				if condition.Status == corev1.ConditionTrue {
+					return nil
+				}
+				return errors.New(condition.Message)
+			}
+		}
+		return errors.New("it says nothing of itself")
+	})
+}
