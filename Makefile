@@ -180,10 +180,17 @@ e2e: bin/lab bin/lvmsnap e2e-programs ## Real API server and sidecars, with the 
 e2e-kubelet: bin/lab image-test e2e-kubelet-programs | $(OUTPUT) ## The manifests, and Helm's output, on a real kubelet and containerd with the image, in the lab (as root; the first time builds Kubernetes)
 	@hack/need containerd=containerd runc=runc /usr/lib/cni/ptp=containernetworking-plugins busybox=busybox-static ip=iproute2
 	hack/e2e-images $(E2E_BIN) $(E2E_IMAGES) "$(IMAGE):test"
-	crds=$$($(GO) -C test/e2e/cluster list -m -f '{{.Dir}}' github.com/kubernetes-csi/external-snapshotter/client/v8)/config/crd
 	$(GO) -C test/manifests run ./template lvmsnap $(abspath deploy/helm/lvmsnap) lvmsnap-system >$(OUTPUT)/helm.yaml
-	E2E_BIN=$(E2E_BIN) E2E_IMAGES=$(E2E_IMAGES) E2E_CRDS=$$crds E2E_HELM=$(abspath $(OUTPUT)/helm.yaml) CGO_ENABLED=0 \
-	  $(GO) -C test/e2e test -tags lab -exec "$(abspath bin/lab) --memory 4G --disks 3 $(LABFLAGS) --" -count 1 -timeout 28m -v $(if $(RUN),-run '$(RUN)') ./kubelet
+	export CGO_ENABLED=0 E2E_BIN=$(E2E_BIN) E2E_IMAGES=$(E2E_IMAGES) E2E_HELM=$(abspath $(OUTPUT)/helm.yaml) E2E_LOGS=$(abspath $(OUTPUT)/kubelet)
+	mkdir -p $$E2E_LOGS
+	E2E_CRDS=$$($(GO) -C test/e2e/cluster list -m -f '{{.Dir}}' github.com/kubernetes-csi/external-snapshotter/client/v8)/config/crd
+	export E2E_CRDS
+	disk=$(abspath $(OUTPUT)/kubelet.img)
+	trap 'rm -f "$$disk"' EXIT
+	$(GO) -C test/e2e test -tags lab -exec "$(abspath bin/lab) --memory 4G --disk $(E2E_IMAGES)/disk.img --disks 0 $(LABFLAGS) --" -count 1 -v -run TestImages ./kubelet
+	cp --sparse=always $(E2E_IMAGES)/disk.img "$$disk"
+	$(GO) -C test/e2e test -tags lab -exec "$(abspath bin/lab) --memory 4G --disk $$disk --disks 2 $(LABFLAGS) --" -count 1 -timeout 28m -v \
+	  -run '$(if $(RUN),$(RUN),TestKubelet)' ./kubelet
 
 # The version is what API server and sidecars go by; they have none of their own when built so.
 .PHONY: e2e-programs

@@ -69,7 +69,7 @@ func controlPlane(p *programs) *cluster {
 		"--token-auth-file="+c.path("tokens.csv"), "--authorization-mode=Node,RBAC", "--service-cluster-ip-range=10.96.0.0/24",
 		// Its taint is taken away by a controller that does not run here.
 		"--disable-admission-plugins=TaintNodesByCondition",
-		"--kubelet-preferred-address-types=InternalIP", "--allow-privileged", "--profiling=false")
+		"--kubelet-preferred-address-types=InternalIP", "--allow-privileged", "--profiling=false", "--enable-priority-and-fairness=false")
 	c.connect()
 	kubeconfig := c.kubeconfig("admin", adminToken)
 	kubeconfigs := []string{"--kubeconfig=" + kubeconfig, "--authentication-kubeconfig=" + kubeconfig, "--authorization-kubeconfig=" + kubeconfig,
@@ -95,7 +95,7 @@ func (c *cluster) connect() {
 		c.t.Fatal(err)
 	}
 	c.mapper = restmapper.NewDeferredDiscoveryRESTMapper(memory.NewMemCacheClient(discovery.NewDiscoveryClientForConfigOrDie(config)))
-	await(c.t, "the API to be ready", 3*time.Minute, func(ctx context.Context) error {
+	await(c.t, "the API to be ready", 5*time.Minute, func(ctx context.Context) error {
 		return c.RESTClient().Get().AbsPath("/readyz").Do(ctx).Error()
 	})
 }

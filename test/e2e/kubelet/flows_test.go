@@ -24,15 +24,15 @@ func snapshotAndRestore(c *cluster) {
 	t := c.t
 	source, restored := example(t, "volume.yaml"), example(t, "restore.yaml")
 	claim, pod := named(source, "PersistentVolumeClaim", ""), named(source, "Pod", "")
-	c.apply(source...)
-	c.awaitField(pod, string(corev1.PodRunning), "status", "phase")
-	c.run(claim, "until grep -q '100 orders' /data/orders; do sleep 0.1; done; sync")
+	c.apply(claim)
+	c.running(pod)
+	c.written(pod)
 	c.awaitLVs(1, 0)
 
 	snapshot := named(example(t, "snapshot.yaml"), "VolumeSnapshot", "")
 	c.snapshot(snapshot, "1Gi")
 	c.awaitLVs(1, 1)
-	c.run(claim, "echo all gone > /data/orders && sync")
+	c.exec(pod, "echo all gone > /data/orders && sync")
 
 	c.apply(restored...)
 	reader := named(restored, "Pod", "")
@@ -40,24 +40,18 @@ func snapshotAndRestore(c *cluster) {
 	if got := c.output(reader); got != "100 orders" {
 		t.Errorf("the pod of restore.yaml reads %q", got)
 	}
-	c.has(claim, "all gone")
+	c.has(pod, "all gone")
 	c.awaitLVs(2, 1)
 
-	expand(c, claim)
-	c.remove(reader, named(restored, "PersistentVolumeClaim", ""), snapshot, pod, claim)
-	c.awaitNothing()
-}
-
-// expand asks for 2 GiB while the pod runs.
-func expand(c *cluster, claim *unstructured.Unstructured) {
-	c.t.Helper()
 	c.patch(claim, `{"spec":{"resources":{"requests":{"storage":"2Gi"}}}}`)
 	c.awaitField(claim, "2Gi", "status", "capacity", "storage")
-	var blocks int
-	if _, err := fmt.Sscan(c.run(claim, "df -P -k /data | tail -n 1 | awk '{ print $2 }'"), &blocks); err != nil || blocks < 2<<20*9/10 {
-		c.t.Errorf("a pod sees a file system of %d KiB (%v) after the expansion to 2 GiB", blocks, err)
+	var kilobytes int
+	if _, err := fmt.Sscan(c.exec(pod, "df -P -k /data | tail -n 1 | awk '{ print $2 }'"), &kilobytes); err != nil || kilobytes < 2<<20*9/10 {
+		t.Errorf("the pod sees a file system of %d KiB (%v) after the expansion to 2 GiB", kilobytes, err)
 	}
-	c.has(claim, "all gone")
+	c.has(pod, "all gone")
+	c.remove(reader, named(restored, "PersistentVolumeClaim", ""), snapshot, pod, claim)
+	c.awaitNothing()
 }
 
 // awaitNothing waits until no volume is left, in LVM or in Kubernetes.
@@ -79,10 +73,10 @@ func block(c *cluster) {
 	objects := example(t, "block.yaml")
 	claim, pod := named(objects, "PersistentVolumeClaim", "disk"), named(objects, "Pod", "disk")
 	restored, snapshot := named(objects, "PersistentVolumeClaim", "disk-restored"), named(objects, "VolumeSnapshot", "")
-	c.apply(claim, pod)
-	c.awaitField(pod, string(corev1.PodRunning), "status", "phase")
+	c.apply(claim)
+	c.running(pod)
 
-	second := c.user("second", claim, "true")
+	second := c.user("second", claim)
 	c.apply(second)
 	await(t, "the scheduler to refuse a second pod", time.Minute, func(ctx context.Context) error {
 		got, err := c.CoreV1().Pods("default").Get(ctx, second.GetName(), metav1.GetOptions{})
@@ -99,58 +93,30 @@ func block(c *cluster) {
 	})
 	c.remove(second)
 
-	await(t, "the pod to have written", time.Minute, func(context.Context) error {
-		if text := c.begin(claim, len("100 orders")); text != "100 orders" {
-			return fmt.Errorf("its device has %q", text)
-		}
-		return nil
-	})
+	c.written(pod)
 	c.snapshot(snapshot, "1Gi")
 	c.awaitLVs(1, 1)
-	c.remove(pod)
-	c.run(claim, "echo 'all gone!!' | dd of="+device+" conv=fsync")
+	c.exec(pod, "echo 'all gone!!' | dd of="+device+" conv=fsync")
 	c.apply(restored)
-	c.has(restored, "100 orders")
-	c.has(claim, "all gone!!")
+	reader := c.running(c.user("disk-restored", restored))
+	c.has(reader, "100 orders")
+	c.has(pod, "all gone!!")
 	c.awaitLVs(2, 1)
-	c.remove(restored, snapshot, claim)
+	c.remove(reader, restored, snapshot, pod, claim)
 	c.awaitNothing()
-}
-
-// begin is what the logical volume of a claim begins with, on the node.
-func (c *cluster) begin(claim *unstructured.Unstructured, length int) string {
-	c.t.Helper()
-	got, err := c.get(c.context(), claim)
-	if err != nil {
-		c.t.Fatal(err)
-	}
-	pv, err := c.CoreV1().PersistentVolumes().Get(c.context(), field(got, "spec", "volumeName"), metav1.GetOptions{})
-	if err != nil {
-		c.t.Fatal(err)
-	}
-	f, err := os.Open(filepath.Join("/dev", volumeGroup, filepath.Base(pv.Spec.CSI.VolumeHandle)))
-	if err != nil {
-		c.t.Fatal(err)
-	}
-	defer f.Close()
-	buf := make([]byte, length)
-	if _, err := f.Read(buf); err != nil {
-		c.t.Fatal(err)
-	}
-	return string(buf)
 }
 
 // fsGroup: kubelet gives the file system to the group of a pod that is not root (fsGroupPolicy of the CSIDriver).
 func fsGroup(c *cluster) {
 	claim := named(example(c.t, "volume.yaml"), "PersistentVolumeClaim", "")
 	c.apply(claim)
-	pod := c.user("not-root", claim, "echo mine > /data/orders && stat -c %g /data/orders /data && cat /data/orders")
+	pod := c.user("not-root", claim)
 	_ = unstructured.SetNestedMap(pod.Object, map[string]any{
 		"runAsNonRoot": true, "runAsUser": int64(1000), "runAsGroup": int64(1000), "fsGroup": int64(2000),
 	}, "spec", "securityContext")
-	c.apply(pod)
-	c.awaitField(pod, string(corev1.PodSucceeded), "status", "phase")
-	if got := strings.Fields(c.output(pod)); strings.Join(got, " ") != "2000 2000 mine" {
+	c.running(pod)
+	got := strings.Fields(c.exec(pod, "echo mine > /data/orders && stat -c %g /data/orders /data && cat /data/orders"))
+	if strings.Join(got, " ") != "2000 2000 mine" {
 		c.t.Errorf("group of the file, group of the directory, and data: %q", got)
 	}
 	c.remove(pod, claim)
@@ -167,17 +133,19 @@ func thick(c *cluster) {
 	}
 	snapshot, class, snapshotClass := named(objects, "VolumeSnapshot", ""), named(objects, "StorageClass", ""), named(objects, "VolumeSnapshotClass", "")
 	c.apply(class, snapshotClass, claim)
-	c.run(claim, "echo 100 orders > /data/orders && sync")
+	pod := c.running(c.user("archive", claim))
+	c.exec(pod, "echo 100 orders > /data/orders && sync")
 	if out := strings.Fields(labtest.Run(t, "lvs", "--noheadings", "-o", "segtype,stripes", volumeGroup)); !strings.Contains(strings.Join(out, " "), "striped 2") {
 		t.Errorf("nothing is striped over two disks: %s", out)
 	}
 	c.snapshot(snapshot, "64Mi")
-	c.run(claim, "echo all gone > /data/orders && sync")
+	c.exec(pod, "echo all gone > /data/orders && sync")
 	c.apply(restored)
-	c.has(restored, "100 orders")
-	c.has(claim, "all gone")
+	reader := c.running(c.user("archive-restored", restored))
+	c.has(reader, "100 orders")
+	c.has(pod, "all gone")
 	c.awaitLVs(2, 1)
-	c.remove(restored, snapshot, claim, class, snapshotClass)
+	c.remove(reader, restored, snapshot, pod, claim, class, snapshotClass)
 	c.awaitNothing()
 }
 
@@ -186,9 +154,9 @@ func driverKilled(c *cluster) {
 	t := c.t
 	source := example(t, "volume.yaml")
 	claim, pod := named(source, "PersistentVolumeClaim", ""), named(source, "Pod", "")
-	c.apply(source...)
-	c.awaitField(pod, string(corev1.PodRunning), "status", "phase")
-	c.run(claim, "until grep -q '100 orders' /data/orders; do sleep 0.1; done; sync")
+	c.apply(claim)
+	c.running(pod)
+	c.written(pod)
 	var snapshots []*unstructured.Unstructured
 	for i, kill := range []func(){c.killDriver, c.killPod} {
 		o := named(example(t, "snapshot.yaml"), "VolumeSnapshot", "")
@@ -209,7 +177,7 @@ func driverKilled(c *cluster) {
 	}
 	c.awaitDriver()
 	c.awaitLVs(1, len(snapshots))
-	c.has(claim, "100 orders")
+	c.has(pod, "100 orders")
 	c.remove(append(snapshots, pod, claim)...)
 	c.awaitNothing()
 }

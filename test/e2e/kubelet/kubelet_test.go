@@ -25,19 +25,16 @@ const systemNamespace = "lvmsnap-system"
 
 // TestKubelet is one test because its cluster costs most of the time.
 func TestKubelet(t *testing.T) {
-	labtest.Require(t)
-	p := &programs{t: t, dir: t.TempDir(), logs: map[string]string{}}
-	t.Cleanup(p.showLogs)
-	manifests, controller := kustomize(t, "kustomize/overlays/default"), kustomize(t, "snapshot-controller")
+	p := newPrograms(t)
 	p.machine()
 	labtest.VolumeGroup(t, labtest.Options{Name: volumeGroup, Disks: 2, ThinPool: thinPool, PoolSize: "4g"})
+	p.containerd()
 	c := controlPlane(p)
-	helm := file(t, environment(t, "E2E_HELM"))
-	p.containerd(slices.Concat(manifests, controller, helm, example(t, "volume.yaml")))
 	c.crds()
-	c.apply(controller...)
-	c.apply(manifests...)
 	c.kubelet()
+	manifests, helm := manifests(t), helm(t)
+	c.apply(controller(t)...)
+	c.apply(manifests...)
 	c.awaitDriver()
 	for _, flow := range []struct {
 		name string
@@ -66,6 +63,17 @@ func TestKubelet(t *testing.T) {
 	}
 }
 
+func manifests(t *testing.T) []*unstructured.Unstructured {
+	return kustomize(t, "kustomize/overlays/default")
+}
+
+func controller(t *testing.T) []*unstructured.Unstructured {
+	return kustomize(t, "snapshot-controller")
+}
+
+// helm is what `helm template` prints.
+func helm(t *testing.T) []*unstructured.Unstructured { return file(t, environment(t, "E2E_HELM")) }
+
 func reversed(objects []*unstructured.Unstructured) []*unstructured.Unstructured {
 	out := slices.Clone(objects)
 	slices.Reverse(out)
@@ -90,7 +98,7 @@ func (c *cluster) crds() {
 // awaitDriver waits until all that the manifests run is ready, and kubelet has the driver.
 func (c *cluster) awaitDriver() {
 	c.t.Helper()
-	await(c.t, "kubelet to have registered the driver", 5*time.Minute, func(ctx context.Context) error {
+	await(c.t, "kubelet to have registered the driver", 10*time.Minute, func(ctx context.Context) error {
 		node, err := c.StorageV1().CSINodes().Get(ctx, nodeName, metav1.GetOptions{})
 		if err != nil {
 			return err
@@ -102,7 +110,7 @@ func (c *cluster) awaitDriver() {
 		}
 		return fmt.Errorf("the CSINode has %v; %s", node.Spec.Drivers, c.pods(ctx))
 	})
-	await(c.t, "the DaemonSet and the Deployments to be ready", 5*time.Minute, func(ctx context.Context) error {
+	await(c.t, "the DaemonSet and the Deployments to be ready", 10*time.Minute, func(ctx context.Context) error {
 		daemonSet, err := c.AppsV1().DaemonSets(systemNamespace).Get(ctx, "lvmsnap-node", metav1.GetOptions{})
 		if err != nil {
 			return err

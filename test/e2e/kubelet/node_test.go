@@ -12,6 +12,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
+	"testing"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -36,9 +38,10 @@ func (p *programs) machine() {
 	t := p.t
 	t.Helper()
 	// What containerd and kubelet keep. Their directories are the host's otherwise, and an overlay cannot lie on hostfs.
-	disks := labtest.Disks(t)
-	disk := disks[len(disks)-1]
-	labtest.Run(t, "mkfs.ext4", "-q", "-F", disk)
+	disk := p.firstDisk()
+	if _, err := exec.Command("blkid", "--match-types", "ext4", "--probe", disk).Output(); err != nil {
+		labtest.Run(t, "mkfs.ext4", "-q", "-F", disk)
+	}
 	labtest.Run(t, "mount", disk, "/var/lib")
 	labtest.Run(t, "mount", "-t", "tmpfs", "tmpfs", "/var/log")
 	// The pod of the driver mounts the host's /etc/lvm: the administrator's configuration, which the lab has elsewhere.
@@ -59,6 +62,21 @@ func (p *programs) machine() {
 	}
 }
 
+// firstDisk is the one that make e2e-kubelet gives (--disk), and no volume group's.
+func (p *programs) firstDisk() string {
+	p.t.Helper()
+	disk := labtest.Disks(p.t)[0]
+	lock, err := os.OpenFile(filepath.Join(os.Getenv("LVM_SYSTEM_DIR"), filepath.Base(disk)+".lock"), os.O_RDWR|os.O_CREATE, 0o600)
+	if err == nil {
+		err = syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+	}
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	p.t.Cleanup(func() { _ = lock.Close() })
+	return disk
+}
+
 // processorSpeed adds to /proc/cpuinfo what kubelet does not start without, and User Mode Linux does not say.
 func (p *programs) processorSpeed() {
 	p.t.Helper()
@@ -72,8 +90,8 @@ func (p *programs) processorSpeed() {
 	}
 }
 
-// containerd starts with the images that make e2e-kubelet built, under the names that the objects have.
-func (p *programs) containerd(objects []*unstructured.Unstructured) {
+// containerd starts, and waits until it answers.
+func (p *programs) containerd() {
 	t := p.t
 	t.Helper()
 	if err := os.WriteFile(filepath.Join(cniConfigDir, "10-ptp.conflist"), fmt.Appendf(nil, `{"cniVersion": "0.4.0", "name": "e2e", "plugins": [
@@ -98,19 +116,52 @@ disabled_plugins = ["io.containerd.internal.v1.opt", "io.containerd.snapshotter.
 	await(t, "containerd to answer", time.Minute, func(ctx context.Context) error {
 		return exec.CommandContext(ctx, "ctr", "--address", criSocket, "version").Run()
 	})
-	begin := time.Now()
-	p.image("pause", pauseImage)
-	for _, name := range imageNames(objects) {
-		p.image(path.Base(strings.Split(name, ":")[0]), name)
-	}
-	t.Logf("images: %.1f s", time.Since(begin).Seconds())
 }
 
-// image imports the archive of a program's image, and gives it the name that objects have for it.
-func (p *programs) image(archive, name string) {
+// TestImages imports the images that make e2e-kubelet built, under the names that the objects have, into containerd's store on
+// the first disk. It takes a minute or two, and the disk is kept: what has not changed is left as it is.
+func TestImages(t *testing.T) {
+	p := newPrograms(t)
+	names := imageNames(slices.Concat(manifests(t), controller(t), helm(t), example(t, "volume.yaml")))
+	var want strings.Builder
+	for _, name := range append(names, pauseImage) {
+		id, err := os.ReadFile(filepath.Join(environment(t, "E2E_IMAGES"), archiveOf(name)+".id"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		fmt.Fprintf(&want, "%s %s", name, id)
+	}
+	p.machine()
+	t.Cleanup(func() { labtest.Run(t, "umount", "/var/lib") })
+	const marker = "/var/lib/images"
+	if have, _ := os.ReadFile(marker); string(have) == want.String() {
+		t.Log("all are there")
+		return
+	}
+	for _, dir := range []string{"/var/lib/containerd", marker} {
+		if err := os.RemoveAll(dir); err != nil {
+			t.Fatal(err)
+		}
+	}
+	p.containerd()
+	for _, name := range append(names, pauseImage) {
+		p.image(name)
+	}
+	labtest.Run(t, "sync")
+	if err := os.WriteFile(marker, []byte(want.String()), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// archiveOf is the name of the archive for an image.
+func archiveOf(image string) string { return strings.Split(path.Base(image), ":")[0] }
+
+// image imports an archive, and gives the image the name that objects have for it.
+func (p *programs) image(name string) {
 	p.t.Helper()
-	ctr := []string{"ctr", "--address", criSocket, "--namespace", "k8s.io", "images"}
 	begin := time.Now()
+	ctr := []string{"ctr", "--address", criSocket, "--namespace", "k8s.io", "images"}
+	archive := archiveOf(name)
 	labtest.Run(p.t, append(ctr, "import", filepath.Join(environment(p.t, "E2E_IMAGES"), archive+".tar"))...)
 	if !strings.Contains(name, "/") {
 		name = "docker.io/library/" + name
@@ -151,7 +202,6 @@ imageGCHighThresholdPercent: 100
 imageGCLowThresholdPercent: 99
 localStorageCapacityIsolation: false
 makeIPTablesUtilChains: false
-nodeStatusUpdateFrequency: 5s
 resolvConf: ""
 syncFrequency: 5s
 volumePluginDir: /var/lib/kubelet/volume-plugins
@@ -162,8 +212,9 @@ volumeStatsAggPeriod: 0s
 func (c *cluster) kubelet() {
 	c.t.Helper()
 	c.start("kubelet", c.built("kubelet"), "--config="+c.write("kubelet.yaml", kubeletConfig), "--kubeconfig="+c.kubeconfig("kubelet", kubeletToken),
-		"--root-dir=/var/lib/kubelet", "--hostname-override="+nodeName, "--node-ip="+nodeAddress, "--cert-dir=/var/lib/kubelet/pki", "--v=2")
-	await(c.t, "the node to be ready", 3*time.Minute, func(ctx context.Context) error {
+		"--root-dir=/var/lib/kubelet", "--hostname-override="+nodeName, "--node-ip="+nodeAddress, "--cert-dir=/var/lib/kubelet/pki", "--v=2",
+		"--housekeeping-interval=1m") // statistics that nobody asks for
+	await(c.t, "the node to be ready", 5*time.Minute, func(ctx context.Context) error {
 		node, err := c.CoreV1().Nodes().Get(ctx, nodeName, metav1.GetOptions{})
 		if err != nil {
 			return err

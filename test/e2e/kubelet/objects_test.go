@@ -161,7 +161,7 @@ func field(o *unstructured.Unstructured, path ...string) string {
 func (c *cluster) awaitField(o *unstructured.Unstructured, want string, path ...string) *unstructured.Unstructured {
 	c.t.Helper()
 	var got *unstructured.Unstructured
-	await(c.t, fmt.Sprintf("%s %s to have %s=%s", o.GetKind(), o.GetName(), strings.Join(path, "."), want), 3*time.Minute, func(ctx context.Context) error {
+	await(c.t, fmt.Sprintf("%s %s to have %s=%s", o.GetKind(), o.GetName(), strings.Join(path, "."), want), 6*time.Minute, func(ctx context.Context) error {
 		var err error
 		if got, err = c.get(ctx, o); err != nil {
 			return err
@@ -177,7 +177,7 @@ func (c *cluster) awaitField(o *unstructured.Unstructured, want string, path ...
 // awaitCondition waits until a condition is true.
 func (c *cluster) awaitCondition(o *unstructured.Unstructured, condition string) {
 	c.t.Helper()
-	await(c.t, fmt.Sprintf("%s %s to be %s", o.GetKind(), o.GetName(), condition), 3*time.Minute, func(ctx context.Context) error {
+	await(c.t, fmt.Sprintf("%s %s to be %s", o.GetKind(), o.GetName(), condition), 6*time.Minute, func(ctx context.Context) error {
 		got, err := c.get(ctx, o)
 		if err != nil {
 			return err
@@ -204,7 +204,7 @@ func (c *cluster) remove(objects ...*unstructured.Unstructured) {
 		if err := r.Delete(c.context(), o.GetName(), metav1.DeleteOptions{PropagationPolicy: &background}); err != nil && !apierrors.IsNotFound(err) {
 			c.t.Fatal(err)
 		}
-		await(c.t, fmt.Sprintf("%s %s to be gone", o.GetKind(), o.GetName()), 3*time.Minute, func(ctx context.Context) error {
+		await(c.t, fmt.Sprintf("%s %s to be gone", o.GetKind(), o.GetName()), 6*time.Minute, func(ctx context.Context) error {
 			switch got, err := c.get(ctx, o); {
 			case apierrors.IsNotFound(err):
 				return nil

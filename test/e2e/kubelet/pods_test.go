@@ -12,7 +12,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-	"k8s.io/apimachinery/pkg/runtime"
 
 	"github.com/lvmsnap/lvmsnap/test/lab/labtest"
 )
@@ -23,45 +22,43 @@ const (
 	device      = "/dev/disk" // where the examples have a block volume
 )
 
-// user is a pod that uses a claim, as those of the examples do, and runs a command once.
-func (c *cluster) user(name string, claim *unstructured.Unstructured, command string) *unstructured.Unstructured {
+// user is a pod that uses a claim as those of the examples do, and sleeps.
+func (c *cluster) user(name string, claim *unstructured.Unstructured) *unstructured.Unstructured {
 	c.t.Helper()
-	container := corev1.Container{Name: "app", Image: "busybox:1.37", Command: []string{"sh", "-c", command}}
+	text := `{apiVersion: v1, kind: Pod, metadata: {name: ` + name + `}, spec: {terminationGracePeriodSeconds: 1, containers: [
+  {name: app, image: "busybox:1.37", command: [sleep, infinity], `
 	if field(claim, "spec", "volumeMode") == "Block" {
-		container.VolumeDevices = []corev1.VolumeDevice{{Name: "data", DevicePath: device}}
+		text += `volumeDevices: [{name: data, devicePath: ` + device + `}]`
 	} else {
-		container.VolumeMounts = []corev1.VolumeMount{{Name: "data", MountPath: "/data"}}
+		text += `volumeMounts: [{name: data, mountPath: /data}]`
 	}
-	seconds := int64(1)
-	pod := &corev1.Pod{
-		TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Pod"}, ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: "default"},
-		Spec: corev1.PodSpec{
-			RestartPolicy: corev1.RestartPolicyNever, TerminationGracePeriodSeconds: &seconds, Containers: []corev1.Container{container},
-			Volumes: []corev1.Volume{{Name: "data", VolumeSource: corev1.VolumeSource{
-				PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{ClaimName: claim.GetName()},
-			}}},
-		},
-	}
-	object, err := runtime.DefaultUnstructuredConverter.ToUnstructured(pod)
+	return parse(c.t, text+`}], volumes: [{name: data, persistentVolumeClaim: {claimName: `+claim.GetName()+`}}]}}`)[0]
+}
+
+// running makes a pod, and waits until it runs.
+func (c *cluster) running(pod *unstructured.Unstructured) *unstructured.Unstructured {
+	c.t.Helper()
+	c.apply(pod)
+	return c.awaitField(pod, string(corev1.PodRunning), "status", "phase")
+}
+
+// exec is `kubectl exec POD -- sh -c COMMAND`, of containerd itself: the API's way would need a client of its own.
+func (c *cluster) exec(pod *unstructured.Unstructured, command string) string {
+	c.t.Helper()
+	got, err := c.CoreV1().Pods("default").Get(c.context(), pod.GetName(), metav1.GetOptions{})
 	if err != nil {
 		c.t.Fatal(err)
 	}
-	u := &unstructured.Unstructured{Object: object}
-	unstructured.RemoveNestedField(u.Object, "status")
-	unstructured.RemoveNestedField(u.Object, "metadata", "creationTimestamp")
-	return u
+	if len(got.Status.ContainerStatuses) != 1 {
+		c.t.Fatalf("%s has no container: %v", pod.GetName(), got.Status)
+	}
+	id := strings.TrimPrefix(got.Status.ContainerStatuses[0].ContainerID, "containerd://")
+	execs++
+	return strings.TrimSpace(labtest.Run(c.t, "ctr", "--address", criSocket, "--namespace", "k8s.io", "tasks", "exec",
+		"--exec-id", fmt.Sprintf("e2e-%d", execs), id, "sh", "-c", command))
 }
 
-// run runs a command beside a claim in a pod of its own, and returns what it wrote.
-func (c *cluster) run(claim *unstructured.Unstructured, command string) string {
-	c.t.Helper()
-	pod := c.user("user-of-"+claim.GetName(), claim, command)
-	c.apply(pod)
-	c.awaitField(pod, string(corev1.PodSucceeded), "status", "phase")
-	out := c.output(pod)
-	c.remove(pod)
-	return out
-}
+var execs int
 
 // output is `kubectl logs`.
 func (c *cluster) output(pod *unstructured.Unstructured) string {
@@ -73,16 +70,18 @@ func (c *cluster) output(pod *unstructured.Unstructured) string {
 	return strings.TrimSpace(string(text))
 }
 
-// has checks what a pod reads from the claim; only the beginning of a device.
-func (c *cluster) has(claim *unstructured.Unstructured, want string) {
+// has checks what a pod reads of its claim, in a file or at the begin of a device.
+func (c *cluster) has(pod *unstructured.Unstructured, want string) {
 	c.t.Helper()
-	command := "cat /data/orders"
-	if field(claim, "spec", "volumeMode") == "Block" {
-		command = fmt.Sprintf("head -c %d %s", len(want), device)
+	if got := c.exec(pod, fmt.Sprintf("if test -b %[1]s; then head -c %[2]d %[1]s; else cat /data/orders; fi", device, len(want))); got != want {
+		c.t.Errorf("%s reads %q, want %q", pod.GetName(), got, want)
 	}
-	if got := c.run(claim, command); got != want {
-		c.t.Errorf("the pod reads %q from %s, want %q", got, claim.GetName(), want)
-	}
+}
+
+// written waits for what the pods of the examples write.
+func (c *cluster) written(pod *unstructured.Unstructured) {
+	c.t.Helper()
+	c.exec(pod, fmt.Sprintf("until head -n 1 /data/orders %s 2>/dev/null | grep -q '100 orders'; do sleep 0.2; done; sync", device))
 }
 
 // snapshot makes a VolumeSnapshot, and checks what its status says when it is ready.
@@ -103,7 +102,7 @@ func (c *cluster) snapshot(o *unstructured.Unstructured, size string) {
 // awaitLVs waits until LVM has so many volumes and snapshots of the driver's, and nothing else but the pool.
 func (c *cluster) awaitLVs(volumes, snapshots int) {
 	c.t.Helper()
-	await(c.t, fmt.Sprintf("%d volumes and %d snapshots in LVM", volumes, snapshots), 3*time.Minute, func(context.Context) error {
+	await(c.t, fmt.Sprintf("%d volumes and %d snapshots in LVM", volumes, snapshots), 6*time.Minute, func(context.Context) error {
 		have := strings.Fields(labtest.Run(c.t, "lvs", "--noheadings", "-o", "lv_name", volumeGroup))
 		have = slices.DeleteFunc(have, func(name string) bool { return name == thinPool })
 		count := func(prefix string) (n int) {

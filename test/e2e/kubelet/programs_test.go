@@ -11,6 +11,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/lvmsnap/lvmsnap/test/lab/labtest"
 )
 
 // programs are those that this test runs by itself; all else runs in pods.
@@ -20,10 +22,18 @@ type programs struct {
 	logs map[string]string // files, by the program's name
 }
 
+func newPrograms(t *testing.T) *programs {
+	t.Helper()
+	labtest.Require(t)
+	p := &programs{t: t, dir: t.TempDir(), logs: map[string]string{}}
+	t.Cleanup(p.showLogs)
+	return p
+}
+
 // start starts a program, which ends with the test. One that ends by itself fails the test.
 func (p *programs) start(name, path string, args ...string) {
 	p.t.Helper()
-	p.logs[name] = filepath.Join(p.dir, name+".log")
+	p.logs[name] = filepath.Join(environment(p.t, "E2E_LOGS"), name+".log") // on the host, to be read afterwards
 	log, err := os.Create(p.logs[name])
 	if err != nil {
 		p.t.Fatal(err)
