@@ -166,6 +166,9 @@ func newJob(mode string, opts *options) (_ *job, err error) {
 	if err := os.Symlink(j.Executable, j.path(roleInit)); err != nil {
 		return nil, err
 	}
+	if j.Network, err = networkSocket(mode, opts.network); err != nil {
+		return nil, err
+	}
 	return j, j.makeDisks(opts)
 }
 
@@ -209,6 +212,27 @@ func (j *job) makeDisks(opts *options) error {
 	}
 	return nil
 }
+
+// networkSocket is the full name of the socket that the machine's network is connected to, if it is to have one.
+func networkSocket(mode, name string) (string, error) {
+	if name == "" {
+		return "", nil
+	}
+	if mode == modeNative {
+		return "", errors.New("--network is for --mode uml: a native machine has this one's")
+	}
+	name, err := filepath.Abs(name)
+	if err != nil {
+		return "", err
+	}
+	if strings.ContainsAny(name, " ,=\t\n\"") || len(name) > maxSocketName {
+		return "", fmt.Errorf("--network %q must have neither spaces, commas nor equals signs, and at most %d bytes", name, maxSocketName)
+	}
+	return name, nil
+}
+
+// maxSocketName is what the kernel has room for, without the final zero.
+const maxSocketName = 107
 
 // keptDisk is the full name of a disk of the user's own, which is made when it is not there.
 func keptDisk(name string, size int64) (string, error) {

@@ -30,7 +30,9 @@ type job struct {
 	Disks     []string
 	// MemoryBytes is the size of a uml machine.
 	MemoryBytes int64
-	Timeout     time.Duration
+	// Network is the socket that a uml machine's network is connected to; "": it has none.
+	Network string
+	Timeout time.Duration
 	// HungAfter is how long a uml machine's heart may stand still; 0 is forever.
 	HungAfter time.Duration
 	Verbose   bool

@@ -33,6 +33,7 @@ type options struct {
 	diskFiles     []string
 	diskSizeBytes int64
 	memoryBytes   int64
+	network       string
 	timeout       time.Duration
 	hungAfter     time.Duration
 	hungRetries   int
@@ -99,6 +100,7 @@ func parseOptions(args []string, getenv func(string) string) (*options, error) {
 	flags.StringArrayVar(&opts.diskFiles, "disk", nil, "a file that is a disk before the others, made if it is not there, and kept; may be repeated")
 	flags.Var(&diskSize, "disk-size", "size of each disk; the files are sparse")
 	flags.Var(&memory, "memory", "memory of the uml machine")
+	flags.StringVar(&opts.network, "network", "", "the socket of a switch (test/lab/labnet), to which the uml machine's interface vec0 is connected")
 	flags.DurationVar(&opts.timeout, "timeout", 30*time.Minute, "end the machine after this time, with exit code 124; 0: never")
 	flags.DurationVar(&opts.hungAfter, "hung-after", 90*time.Second,
 		"declare the uml machine hung when its heart has not beaten for so long: say what is known of it, and end it with exit code 75; 0: never")

@@ -15,13 +15,13 @@ func noEnv(string) string { return "" }
 func TestParseOptions(t *testing.T) {
 	opts, err := parseOptions([]string{
 		"--mode", "uml", "--disks=3", "--disk-size", "512MiB", "--memory=2G", "--timeout", "90s", "--install=false",
-		"--verbose", "--hung-after", "2m", "--hung-retries=1", "--disk", "a", "--disk=b", "cmd", "--disks", "7", "--", "x",
+		"--verbose", "--hung-after", "2m", "--hung-retries=1", "--network", "n", "--disk", "a", "--disk=b", "cmd", "--disks", "7", "--", "x",
 	}, noEnv)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if opts.mode != modeUML || opts.disks != 3 || opts.diskSizeBytes != 512<<20 || opts.memoryBytes != 2<<30 ||
-		opts.timeout != 90*time.Second || opts.install || !opts.verbose || opts.hungAfter != 2*time.Minute || opts.hungRetries != 1 ||
+		opts.timeout != 90*time.Second || opts.install || !opts.verbose || opts.hungAfter != 2*time.Minute || opts.hungRetries != 1 || opts.network != "n" ||
 		!slices.Equal(opts.diskFiles, []string{"a", "b"}) {
 		t.Errorf("got %+v", opts)
 	}
@@ -77,6 +77,22 @@ func TestParseOptionsRefuses(t *testing.T) {
 	}
 	if _, err := parseOptions([]string{"--help"}, noEnv); !errors.Is(err, pflag.ErrHelp) {
 		t.Errorf("--help: error %v", err)
+	}
+}
+
+func TestNetworkSocket(t *testing.T) {
+	if name, err := networkSocket(modeNative, ""); name != "" || err != nil {
+		t.Errorf("got %q, %v: no network was asked for", name, err)
+	}
+	if name, err := networkSocket(modeUML, "/tmp/a/../net"); name != "/tmp/net" || err != nil {
+		t.Errorf("got %q, %v", name, err)
+	}
+	for _, tc := range []struct{ mode, name string }{
+		{modeNative, "/tmp/net"}, {modeUML, "/tmp/a b"}, {modeUML, "/tmp/a,b"}, {modeUML, "/tmp/a=b"}, {modeUML, "/" + strings.Repeat("x", 107)},
+	} {
+		if name, err := networkSocket(tc.mode, tc.name); err == nil {
+			t.Errorf("%s, %q: got %q, want an error", tc.mode, tc.name, name)
+		}
 	}
 }
 

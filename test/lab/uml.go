@@ -110,6 +110,9 @@ func (m *umlMachine) kernelArgs() []string {
 		"uml_dir=" + m.job.PrivateDir + "/", "umid=" + umlID,
 		"ubd0=" + m.job.beatDisk(),
 	}
+	if m.job.Network != "" {
+		args = append(args, "vec0:transport=bess,dst="+m.job.Network)
+	}
 	for i, file := range m.job.DiskFiles {
 		args = append(args, fmt.Sprintf("ubd%d=%s", i+1, file))
 	}
