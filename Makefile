@@ -27,10 +27,11 @@ OUTPUT := _output
 
 # Outside of the tree: 600 MB that a new clone need not build again.
 E2E_BIN    ?= $(HOME)/.cache/lvmsnap-e2e/bin
+E2E_IMAGES ?= $(HOME)/.cache/lvmsnap-e2e/images
 STATIC_E2E := CGO_ENABLED=0 $(GO) -C test/e2e/cluster build -trimpath
 
 # Packages with tests that need the lab: those with a file tagged so.
-LAB_PKG ?= $(sort $(filter-out ./test/e2e, $(patsubst %/,./%,$(dir $(shell \
+LAB_PKG ?= $(sort $(filter-out ./test/e2e%, $(patsubst %/,./%,$(dir $(shell \
 	grep -rlE --include='*_test.go' '^//go:build .*\blab\b' cmd pkg test 2>/dev/null)))))
 
 ##@ Build
@@ -192,13 +193,39 @@ e2e-scheduler:
 e2e-chart: | $(OUTPUT)
 	@$(GO) -C test/manifests test -count 1 -run TestBaseIsRendered -rendered $(abspath $(OUTPUT))/chart.yaml .
 
+.PHONY: e2e-kubelet
+e2e-kubelet: bin/lab image-test e2e-kubelet-programs | $(OUTPUT) ## The manifests, and Helm's output, on a real kubelet and containerd with the image, in the lab (as root; the first time builds Kubernetes)
+	@hack/need containerd=containerd runc=runc /usr/lib/cni/ptp=containernetworking-plugins busybox=busybox-static ip=iproute2
+	hack/e2e-images $(E2E_BIN) $(E2E_IMAGES) "$(IMAGE):test"
+	$(GO) -C test/manifests run ./template lvmsnap $(abspath deploy/helm/lvmsnap) lvmsnap-system >$(OUTPUT)/helm.yaml
+	export CGO_ENABLED=0 E2E_BIN=$(E2E_BIN) E2E_IMAGES=$(E2E_IMAGES) E2E_HELM=$(abspath $(OUTPUT)/helm.yaml) E2E_LOGS=$(abspath $(OUTPUT)/kubelet)
+	mkdir -p $$E2E_LOGS
+	E2E_CRDS=$$($(GO) -C test/e2e/cluster list -m -f '{{.Dir}}' github.com/kubernetes-csi/external-snapshotter/client/v8)/config/crd
+	export E2E_CRDS
+	disk=$(abspath $(OUTPUT)/kubelet.img)
+	trap 'rm -f "$$disk"' EXIT
+	$(GO) -C test/e2e test -tags lab -exec "$(abspath bin/lab) --memory 4G --disk $(E2E_IMAGES)/disk.img --disks 0 $(LABFLAGS) --" -count 1 -v -run TestImages ./kubelet
+	cp --sparse=always $(E2E_IMAGES)/disk.img "$$disk"
+	$(GO) -C test/e2e test -tags lab -exec "$(abspath bin/lab) --memory 4G --disk $$disk --disks 2 $(LABFLAGS) --" -count 1 -timeout 28m -v \
+	  -run '$(if $(RUN),$(RUN),TestKubelet)' ./kubelet
+
 # The version is what API server and sidecars go by; they have none of their own when built so.
 .PHONY: e2e-programs
 e2e-programs:
-	@mkdir -p $(E2E_BIN)
+	@$(call build-e2e,$$($(GO) -C test/e2e/cluster list tool | grep -vE '/(kubelet|kube-scheduler)$$'))
+
+# The sidecars that the module proxy does not have, too.
+.PHONY: e2e-kubelet-programs
+e2e-kubelet-programs:
+	@$(call build-e2e,tool ./...)
+
+define build-e2e
+mkdir -p $(E2E_BIN)
 	version=$$($(GO) -C test/e2e/cluster list -m -f '{{.Version}}' k8s.io/kubernetes)
+	set -x
 	$(STATIC_E2E) -ldflags "-s -w -X k8s.io/component-base/version.gitVersion=$$version -X k8s.io/client-go/pkg/version.gitVersion=$$version" \
-	  -o $(E2E_BIN)/ tool
+	  -o $(E2E_BIN)/ $(1)
+endef
 
 .PHONY: fuzz
 fuzz: ## Run every fuzz target for a while [FUZZTIME=10s RUN=FuzzName]
