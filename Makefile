@@ -72,6 +72,18 @@ image-lab: image-test bin/lab ## Run tests against the image's driver with the i
 	IMAGE_ROOT=$$root LVMSNAP_BIN=$(abspath hack/image-driver) CGO_ENABLED=0 $(GO) test -tags lab -exec "$(LAB)" -count 1 -v \
 	  -run '$(if $(RUN),$(RUN),TestRestore$$|TestDeleteSourceThenRestore|TestExpandOnline)' ./test/integration
 
+.PHONY: deb
+deb: bin/lvmsnap bin/nfpm ## Build the Debian package for a host without Kubernetes: _output/deb
+	@hack/need help2man=help2man
+	VERSION='$(VERSION)' hack/deb $(OUTPUT)/deb
+
+.PHONY: deb-test
+deb-test: bin/lvmsnap bin/nfpm bin/lab ## Build the package twice, look at it, install it, and run tests in the lab with its driver [RUN=TestRestore]
+	@hack/need help2man=help2man systemd-analyze=systemd groff=groff-base setpriv=util-linux
+	VERSION='$(VERSION)' hack/deb-test $(OUTPUT)/deb-test
+	LVMSNAP_BIN=$(abspath $(OUTPUT)/deb-test/driver) CGO_ENABLED=0 $(GO) test -tags lab -exec "$(LAB)" -count 1 -v \
+	  -run '$(if $(RUN),$(RUN),TestRestore$$|TestDeleteSourceThenRestore|TestExpandOnline)' ./test/integration
+
 .PHONY: clean
 clean: ## Remove everything that was built
 	rm -rf bin $(OUTPUT)
@@ -237,6 +249,24 @@ fuzz: ## Run every fuzz target for a while [FUZZTIME=10s RUN=FuzzName]
 	  $(GO) test -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZTIME) "./$$dir"
 	done <<<"$$targets"
 
+##@ Documentation
+
+.PHONY: docs
+docs: bin/docs bin/lab bin/lvmsnap bin/grpcurl ## Check the documentation: links, and that the commands which it shows work in the lab [PAGE=docs/tutorials/single-machine.md]
+	@bin/docs --check
+	hack/pictures --check
+	for page in $(if $(PAGE),$(PAGE),$$(bin/docs --list)); do $(LAB:--=--disks 3 --disk-size 200G --) $(abspath bin/docs) "$$page"; done
+	echo "Not run:"; bin/docs --not-run | sed 's/^[^ ]*: //' | sort | uniq -c | sort -rn
+
+.PHONY: pictures
+pictures: ## Draw the pictures of the documentation anew, from their sources beside them
+	@hack/need dot=graphviz
+	hack/pictures
+
+.PHONY: reference
+reference: ## Bring names, defaults and values in docs/reference up to the code
+	$(GO) test -count 1 -run TestReference ./cmd/lvmsnap ./pkg/driver -args -update
+
 ##@ Check
 
 .PHONY: lint
@@ -253,9 +283,11 @@ verify: bin/golangci-lint ## Check that go.mod, generated files and the format a
 	@set -x
 	$(GO) mod tidy -diff
 	$(GO) -C hack/tools mod tidy -diff
+	$(GO) -C hack/more-tools mod tidy -diff
 	$(GO) -C test/manifests mod tidy -diff
 	$(GO) -C test/e2e mod tidy -diff
 	hack/verify-generated $(GO) generate ./...
+	hack/pictures --check
 	bin/golangci-lint config verify
 	bin/golangci-lint fmt --diff
 	$(GO) vet -tags lab ./...
@@ -281,6 +313,9 @@ bin/lvmsnap: FORCE
 bin/lab: FORCE
 	@$(STATIC) -o $@ ./test/lab
 
+bin/docs: FORCE
+	@$(STATIC) -o $@ ./test/docs
+
 bin/demo: FORCE
 	@$(STATIC) -o $@ ./test/demo
 
@@ -298,6 +333,14 @@ bin/golangci-lint: hack/tools/go.mod hack/tools/go.sum
 
 bin/benchstat: hack/tools/go.mod hack/tools/go.sum
 	CGO_ENABLED=0 $(GO) build -C hack/tools -trimpath -o $(abspath $@) golang.org/x/perf/cmd/benchstat
+	@touch $@
+
+bin/nfpm: hack/more-tools/go.mod hack/more-tools/go.sum
+	CGO_ENABLED=0 $(GO) build -C hack/more-tools -trimpath -o $(abspath $@) github.com/goreleaser/nfpm/v2/cmd/nfpm
+	@touch $@
+
+bin/grpcurl: hack/more-tools/go.mod hack/more-tools/go.sum
+	CGO_ENABLED=0 $(GO) build -C hack/more-tools -trimpath -o $(abspath $@) github.com/fullstorydev/grpcurl/cmd/grpcurl
 	@touch $@
 
 $(OUTPUT) $(OUTPUT)/test:

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/coreos/go-systemd/v22/daemon"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
@@ -81,7 +82,7 @@ func run(ctx context.Context, o options) (err error) {
 	files := mount.NewHost(host)
 	server, err := driver.New(driver.Options{
 		Name: o.driverName, Version: version, NodeID: o.nodeID, Endpoint: o.endpoint,
-		Registerer: registry, Engine: engine,
+		Registerer: registry, Engine: engine, Ready: func() { notifyReady(logger) },
 		Node: driver.NewNode(driver.NodeOptions{NodeID: o.nodeID, Engine: engine, FileSystems: files, Mounts: files}),
 	})
 	if err != nil {
@@ -94,6 +95,13 @@ func run(ctx context.Context, o options) (err error) {
 		parts.Go(func() error { return serveMetrics(ctx, o.metricsAddress, registry, o.enablePprof) })
 	}
 	return parts.Wait()
+}
+
+// notifyReady tells systemd, if it has started us and wants to know (Type=notify).
+func notifyReady(logger klog.Logger) {
+	if _, err := daemon.SdNotify(false, daemon.SdNotifyReady); err != nil {
+		logger.Error(err, "Cannot tell systemd that the driver is ready")
+	}
 }
 
 // lockDir is LVM's, which in a container with --host-namespace is the host's.

@@ -40,6 +40,9 @@ type Options struct {
 
 	// DrainTimeout is how long calls that run at the end may take; 0 is DefaultDrainTimeout.
 	DrainTimeout time.Duration
+
+	// Ready is called once the socket takes calls; may be nil.
+	Ready func()
 }
 
 // Server serves CSI on a unix socket.
@@ -52,6 +55,7 @@ type Server struct {
 	controller *controller
 	node       csi.NodeServer
 	register   func(grpc.ServiceRegistrar)
+	ready      func()
 }
 
 var (
@@ -91,6 +95,7 @@ func New(o Options) (*Server, error) {
 		controller:   &controller{nodeID: o.NodeID, volumes: o.Engine, snapshots: o.Engine},
 		node:         o.Node,
 		register:     o.Register,
+		ready:        o.Ready,
 	}, nil
 }
 
@@ -103,6 +108,9 @@ func (s *Server) Run(ctx context.Context) (err error) {
 	}
 	defer func() { err = errors.Join(err, cleanup()) }()
 	klog.FromContext(ctx).Info("Serving CSI", "socket", s.path)
+	if s.ready != nil {
+		s.ready()
+	}
 	return s.serve(ctx, lis)
 }
 

@@ -268,6 +268,24 @@ func TestDrainTimeout(t *testing.T) {
 	}
 }
 
+// Whoever hears that the server is ready can call it at once.
+func TestReady(t *testing.T) {
+	path := filepath.Join(socketDir(t), "csi.sock")
+	ready := make(chan error, 1)
+	runServer(t, path, func(o *Options) {
+		o.Ready = func() {
+			conn, err := new(net.Dialer).DialContext(t.Context(), "unix", path)
+			if err == nil {
+				err = conn.Close()
+			}
+			ready <- err
+		}
+	})
+	if err := <-ready; err != nil {
+		t.Error(err)
+	}
+}
+
 func TestRunWhenAlreadyEnded(t *testing.T) {
 	server := must(New(Options{Name: "csi.lvmsnap.io", Version: "v1", NodeID: testNode, Endpoint: filepath.Join(socketDir(t), "s"), Engine: newMemEngine()}))(t)
 	ctx, cancel := context.WithCancel(context.Background())
