@@ -29,6 +29,10 @@ var ErrHasSnapshots = errors.New("the logical volume has COW snapshots")
 // before trying again.
 var ErrOutcomeUnknown = errors.New("LVM went away during the command, its outcome is unknown")
 
+// ErrNotLocked: LVM gave up waiting for the volume group's lock, because of a signal or because the lock cannot be had. It had
+// not begun.
+var ErrNotLocked = errors.New("LVM did not get the volume group's lock, nothing was changed; try again")
+
 // ErrBusy: too many calls wait for the volume group already.
 var ErrBusy = errors.New("too many operations are waiting for the volume group")
 
@@ -37,6 +41,7 @@ var messages = []struct {
 	pattern *regexp.Regexp
 	err     error
 }{
+	{regexp.MustCompile(`(?i)Can't get lock for`), ErrNotLocked}, // and then "Cannot process volume group"
 	{regexp.MustCompile(`(?i)already contain thin device|incompatible with current transaction|transaction_?id.*(mismatch|expected)`), ErrPoolJammed},
 	{regexp.MustCompile(`(?i)Cannot send messages to thin pool \S+ \S+ with read only metadata`), ErrPoolReadOnly},
 	{regexp.MustCompile(`(?i)metadata.*too large|exceeds maximum metadata size|Insufficient .*metadata (area )?space`), ErrMetadataFull},
@@ -62,6 +67,9 @@ func (e *CommandError) Error() string {
 	text := e.Text
 	if text == "" {
 		text = "no message"
+	}
+	if e.Is(ErrNotLocked) {
+		text += " (" + ErrNotLocked.Error() + ")"
 	}
 	return fmt.Sprintf("%s failed (exit code %d): %s", commandName(e.Args), e.ExitCode, text)
 }

@@ -15,6 +15,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/lvmsnap/lvmsnap/pkg/hostexec"
 	"github.com/lvmsnap/lvmsnap/pkg/lvm"
 	"github.com/lvmsnap/lvmsnap/test/lab/labtest"
@@ -83,11 +85,14 @@ func TestLabShellKilled(t *testing.T) {
 			_ = syscall.Kill(pid, syscall.SIGTERM)
 		}()
 		err := f.client.CreateThinSnapshot(t.Context(), lvm.ThinSnapshotOptions{Name: name, Origin: "v", Tags: []string{"t"}})
-		if err != nil && !errors.Is(err, lvm.ErrOutcomeUnknown) {
+		notLocked := errors.Is(err, lvm.ErrNotLocked)
+		if err != nil && !errors.Is(err, lvm.ErrOutcomeUnknown) && !notLocked {
 			t.Errorf("a shell killed during a command: %v", err)
 		}
 		lvs, status := f.lvs(t), f.pool(t)
-		if v, there := lvs[name]; there && (v.TransactionID >= status.TransactionID || len(v.Tags) != 1) {
+		if v, there := lvs[name]; there && notLocked {
+			t.Errorf("LVM did not get the lock, and made %+v", v)
+		} else if there && (v.TransactionID >= status.TransactionID || len(v.Tags) != 1) {
 			t.Errorf("after SIGTERM: %+v, the pool has transaction id %d", v, status.TransactionID)
 		} else if !there && err == nil {
 			t.Errorf("%s was made, and is not there", name)
@@ -98,6 +103,61 @@ func TestLabShellKilled(t *testing.T) {
 		t.Logf("SIGTERM after %d ms: error %v", 2+7*i, err)
 	}
 	f.create(t, "after", mib)
+}
+
+// TestLabShellKilledAtLock: while it waits for the group's lock, which somebody else has, LVM has done nothing yet, and says so.
+func TestLabShellKilledAtLock(t *testing.T) {
+	env := labConfig(t)
+	r := &pidRunner{}
+	f := labFixture(t, newLabShell(t, r, env))
+	f.create(t, "v", mib)
+	before, status := f.lvs(t), f.pool(t)
+	pid, _ := r.last()
+	dir, err := lvm.LockingDir(t.Context(), hostexec.Host{}, env)
+	if err != nil {
+		t.Fatal(err)
+	}
+	release, err := lvm.FileLocks{Dir: dir}.Acquire(t.Context(), f.group)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cut := make(chan error, 1)
+	go func() {
+		cut <- f.client.CreateThinSnapshot(t.Context(), lvm.ThinSnapshotOptions{Name: "s", Origin: "v", Tags: []string{"t"}})
+	}()
+	waitBlocked(t, pid)
+	if err := syscall.Kill(pid, syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	err = <-cut // though nobody has given the lock up
+	release()
+	if !errors.Is(err, lvm.ErrNotLocked) || errors.Is(err, lvm.ErrGroupNotFound) || !strings.Contains(err.Error(), f.group) {
+		t.Errorf("SIGTERM at the lock: %v", err)
+	}
+	if diff := cmp.Diff(before, f.lvs(t)); diff != "" {
+		t.Errorf("something was made (-before +now):\n%s", diff)
+	}
+	if now := f.pool(t); now.TransactionID != status.TransactionID {
+		t.Errorf("transaction id %d, was %d", now.TransactionID, status.TransactionID)
+	}
+	f.snapshot(t, "s", "v", false)
+}
+
+// waitBlocked waits until the process waits for a file lock: a line with an arrow of proc_locks(5).
+func waitBlocked(t *testing.T, pid int) {
+	t.Helper()
+	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+		locks, err := os.ReadFile("/proc/locks")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for line := range strings.Lines(string(locks)) {
+			if strings.Contains(line, "-> FLOCK") && strings.Contains(line, fmt.Sprintf(" %d ", pid)) {
+				return
+			}
+		}
+	}
+	t.Fatalf("process %d does not wait for a lock", pid)
 }
 
 // TestLabShellProcessGroup: what is aimed at the driver's process group (Ctrl-C) does not hit the shell.

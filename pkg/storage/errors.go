@@ -56,6 +56,7 @@ func classify(err error) error {
 		{lvm.ErrOutcomeUnknown, ErrPending},
 		{lvm.ErrBusy, ErrBusy},
 		{lvm.ErrStuck, ErrBusy},
+		{lvm.ErrNotLocked, ErrBusy},
 		{lvm.ErrLocked, ErrPending},
 		{lvm.ErrNotFound, ErrNotFound},
 		{lvm.ErrExists, ErrConflict},

@@ -2,6 +2,8 @@ package storage_test
 
 import (
 	"errors"
+	"slices"
+	"strings"
 	"testing"
 
 	"github.com/lvmsnap/lvmsnap/pkg/lvm/lvmtest"
@@ -35,6 +37,35 @@ func TestNobodyCouldLook(t *testing.T) {
 		h.FailNext(lvmtest.Verb("lvextend"), "Internal error.", 5)
 		if _, err := h.restore(t.Context(), s.ID, 64*mib); !errors.Is(err, storage.ErrPending) {
 			t.Errorf("a volume that is there, and has not got its size: %v, want ErrPending", err)
+		}
+	}
+}
+
+// A command that never got the group's lock has done nothing: the caller is told to try again, in whatever it was.
+func TestGroupNotLocked(t *testing.T) {
+	const text = "Interrupted...; Giving up waiting for lock.; Can't get lock for vg0.; Cannot process volume group vg0"
+	h := newHost(t)
+	v := h.volume(t, "v")
+	s, err := h.cut(t.Context(), "s", v)
+	must(t, err)
+	calls := map[string]func() error{
+		"lvcreate": func() error { _, err := h.cut(t.Context(), "new", v); return err },
+		"lvremove": func() error { return h.DeleteSnapshot(t.Context(), s.ID) },
+		"lvchange": func() error { _, err := h.Activate(t.Context(), v.ID); return err },
+	}
+	before := h.left()
+	for verb, call := range calls {
+		h.FailNext(lvmtest.Verb(verb), text, 5)
+		if err := call(); !errors.Is(err, storage.ErrBusy) || !strings.Contains(err.Error(), "try again") {
+			t.Errorf("%s: %v, want ErrBusy", verb, err)
+		}
+	}
+	if left := h.left(); !slices.Equal(left, before) {
+		t.Errorf("left %v, before %v", left, before)
+	}
+	for verb, call := range calls {
+		if err := call(); err != nil {
+			t.Errorf("%s, again: %v", verb, err)
 		}
 	}
 }
