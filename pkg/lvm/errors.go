@@ -29,6 +29,10 @@ var ErrHasSnapshots = errors.New("the logical volume has COW snapshots")
 // before trying again.
 var ErrOutcomeUnknown = errors.New("LVM went away during the command, its outcome is unknown")
 
+// ErrFrozen: LVM could not suspend the volume, because somebody has frozen its file system already; it undoes what it had begun, as far as
+// it can.
+var ErrFrozen = errors.New("its file system is frozen, and LVM cannot freeze it too: fsfreeze --unfreeze, or wait for who did it")
+
 // ErrNotLocked: LVM gave up waiting for the volume group's lock, because of a signal or because the lock cannot be had. It had
 // not begun.
 var ErrNotLocked = errors.New("LVM did not get the volume group's lock, nothing was changed; try again")
@@ -42,6 +46,7 @@ var messages = []struct {
 	err     error
 }{
 	{regexp.MustCompile(`(?i)Can't get lock for`), ErrNotLocked}, // and then "Cannot process volume group"
+	{regexp.MustCompile(`(?i)suspend ioctl on .* failed: Device or resource busy`), ErrFrozen},
 	{regexp.MustCompile(`(?i)already contain thin device|incompatible with current transaction|transaction_?id.*(mismatch|expected)`), ErrPoolJammed},
 	{regexp.MustCompile(`(?i)Cannot send messages to thin pool \S+ \S+ with read only metadata`), ErrPoolReadOnly},
 	{regexp.MustCompile(`(?i)metadata.*too large|exceeds maximum metadata size|Insufficient .*metadata (area )?space`), ErrMetadataFull},
@@ -68,8 +73,10 @@ func (e *CommandError) Error() string {
 	if text == "" {
 		text = "no message"
 	}
-	if e.Is(ErrNotLocked) {
-		text += " (" + ErrNotLocked.Error() + ")"
+	for _, hint := range []error{ErrNotLocked, ErrFrozen} { // LVM's words do not say what to do
+		if e.Is(hint) {
+			text += " (" + hint.Error() + ")"
+		}
 	}
 	return fmt.Sprintf("%s failed (exit code %d): %s", commandName(e.Args), e.ExitCode, text)
 }

@@ -40,7 +40,7 @@ func NewGroup(name string, o GroupOptions) (*Group, error) {
 	}
 	client := &Client{exec: o.Executor, group: name, locks: o.Locks, on: o.Observe}
 	if o.Reader != nil {
-		client.reader = newBoundedReader(o.Reader, name)
+		client.reader = newBoundedReader(o.Reader)
 	}
 	return &Group{name: name, client: client, turns: semaphore.NewWeighted(1)}, nil
 }

@@ -70,14 +70,15 @@ func (o ThickVolumeOptions) AllocatedBytes(extentBytes int64) int64 {
 	case LayoutRAID10:
 		stripes, images = int64(o.Stripes), int64(o.Stripes)*(int64(o.Mirrors)+1)
 	}
-	each := roundUp(o.SizeBytes, stripes*extentBytes) / stripes
+	each := RoundUp(o.SizeBytes, stripes*extentBytes) / stripes
 	if strings.HasPrefix(string(o.Layout), "raid") {
 		each += extentBytes
 	}
 	return images * each
 }
 
-func roundUp(n, unit int64) int64 { return (n + unit - 1) / unit * unit }
+// RoundUp is n in whole extents, or whatever the unit is.
+func RoundUp(n, unit int64) int64 { return (n + unit - 1) / unit * unit }
 
 // Limits of what is passed on; LVM has narrower ones, which depend on the group.
 const (

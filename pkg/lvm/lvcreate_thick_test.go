@@ -46,7 +46,7 @@ func TestCOWMaxBytes(t *testing.T) {
 	for origin, want := range map[int64]int64{
 		4 * mib: 8388608, 64 * mib: 71303168, 1024 * mib: 1082130432, 4096 * mib: 4315938816, 7168 * mib: 7549747200,
 	} {
-		if got := roundUp(COWMaxBytes(origin), extent); got != want {
+		if got := RoundUp(COWMaxBytes(origin), extent); got != want {
 			t.Errorf("origin of %d: %d, want %d", origin, got, want)
 		}
 	}

@@ -126,7 +126,8 @@ func TestErrors(t *testing.T) {
 		{`Snapshot origin LV v1 not found in Volume group vg0.`, ErrNotFound},
 		{`Pool nopool not found in Volume group vg0.`, ErrNotFound},
 		{`Volume group "novg" not found; Cannot process volume group novg`, ErrGroupNotFound},
-		{`Interrupted...; Giving up waiting for lock.; Can't get lock for vg0.; Cannot process volume group vg0`, ErrNotLocked}, // seen in the lab
+		{`Interrupted...; Giving up waiting for lock.; Can't get lock for vg0.; Cannot process volume group vg0`, ErrNotLocked},                                                     // seen in the lab
+		{`device-mapper: suspend ioctl on  (254:4) failed: Device or resource busy; Unable to suspend fz-thin (254:4); Failed to suspend thin snapshot origin fz/thin.`, ErrFrozen}, // seen in the lab
 		{`Can't get lock for vg0.; Cannot process volume group vg0`, ErrNotLocked},
 		{`Logical Volume "v1" already exists in volume group "vg0"`, ErrExists},
 		{`Logical volume vg0/r1 in use.`, ErrInUse},
@@ -153,7 +154,7 @@ func TestErrors(t *testing.T) {
 		err := error(&CommandError{Args: []string{"lvcreate", "vg0/x"}, ExitCode: 5, Text: c.text})
 		for _, class := range []error{
 			ErrNotFound, ErrGroupNotFound, ErrExists, ErrNoSpace, ErrMetadataFull, ErrInUse, ErrPoolJammed, ErrPoolReadOnly, ErrSuspended, ErrNothingToChange,
-			ErrNotLocked,
+			ErrNotLocked, ErrFrozen,
 		} {
 			if got := errors.Is(err, class); got != errors.Is(c.want, class) {
 				t.Errorf("%q is %q: %t", c.text, class, got)

@@ -86,6 +86,8 @@ const (
 	StateUnknown State = iota
 	// StateCommitted: LVM and the kernel agree that it is there.
 	StateCommitted
+	// StateSilent: nobody can tell before its pool answers again.
+	StateSilent
 	// StatePhantom: LVM was killed after its own commit and before the kernel's. The LV was reported to nobody,
 	// and the next change of the pool would make it, with that later moment's content.
 	StatePhantom

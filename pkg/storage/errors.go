@@ -63,6 +63,7 @@ func classify(err error) error {
 		{lvm.ErrNoSpace, ErrNoSpace},
 		{lvm.ErrMetadataFull, ErrNoSpace},
 		{lvm.ErrInUse, ErrInUse},
+		{lvm.ErrFrozen, ErrInUse},
 		{lvm.ErrPoolJammed, ErrDamaged},
 		{lvm.ErrPoolReadOnly, ErrDamaged},
 		{lvm.ErrSuspended, ErrDamaged},

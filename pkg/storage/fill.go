@@ -307,7 +307,8 @@ func (m *fills) giveUp(uuid string) bool {
 	return r != nil
 }
 
-// final are the errors with which a fill was given up and undone.
+// final are the errors with which a fill was given up and undone. Without room for the snapshot that a clone is copied from, nothing
+// is copied, and what is there already of the clone only takes room from what would be.
 func final(err error) bool {
-	return errors.Is(err, ErrNotFound) || errors.Is(err, ErrDamaged)
+	return errors.Is(err, ErrNotFound) || errors.Is(err, ErrDamaged) || errors.Is(err, ErrNoSpace)
 }

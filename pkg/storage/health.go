@@ -47,6 +47,12 @@ func (v *view) withConditions(ctx context.Context, lvs []lvm.LV) ([]Volume, erro
 			pools[p.Name] = p.Conditions
 		}
 	}
+	cows := map[string][]lvm.LV{} // by origin
+	for _, lv := range v.lvs {
+		if isCOW(lv) {
+			cows[lv.Origin] = append(cows[lv.Origin], lv)
+		}
+	}
 	out := make([]Volume, 0, len(lvs))
 	for _, lv := range lvs {
 		vol, ok := v.volume(lv)
@@ -60,7 +66,7 @@ func (v *view) withConditions(ctx context.Context, lvs []lvm.LV) ([]Volume, erro
 		if err != nil {
 			return nil, err
 		}
-		for _, more := range [][]Condition{pools[vol.Class.ThinPool], raid, v.fillConditions(lv), v.snapshotConditions(lv)} {
+		for _, more := range [][]Condition{pools[vol.Class.ThinPool], raid, v.fillConditions(lv), v.snapshotConditions(cows[lv.Name])} {
 			vol.Conditions = append(vol.Conditions, more...)
 		}
 		out = append(out, vol)
@@ -138,9 +144,9 @@ func snapshotLost(group string, lv lvm.LV) Condition {
 }
 
 // snapshotConditions are those of a volume's COW snapshots. They are the volume's, because CSI has no health of snapshots.
-func (v *view) snapshotConditions(origin lvm.LV) []Condition {
+func (v *view) snapshotConditions(cows []lvm.LV) []Condition {
 	var out []Condition
-	for _, lv := range v.cowSnapshots(origin) {
+	for _, lv := range cows {
 		s, ok := v.snapshot(lv)
 		switch trouble := v.group.cowTroubles.of(lv); {
 		case !ok:

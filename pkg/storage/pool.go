@@ -93,8 +93,8 @@ func (e *Engine) Capacity(ctx context.Context, class Class) (Capacity, error) {
 	})
 }
 
-// checkPoolTakes refuses a removal from a pool that is read-only: LVM would write it down, and find out then that the pool
-// does not do it ("Cannot send messages to thin pool with read only metadata").
+// checkPoolTakes refuses what a pool cannot do now. One that is read-only cannot remove anything, which LVM would write down and then
+// find out ("Cannot send messages to thin pool with read only metadata"); with one that does not answer LVM would hang.
 func (v *view) checkPoolTakes(ctx context.Context, lv lvm.LV) error {
 	if lv.Pool == "" {
 		return nil
@@ -105,9 +105,15 @@ func (v *view) checkPoolTakes(ctx context.Context, lv lvm.LV) error {
 			return err
 		}
 		for _, p := range pools {
+			if p.Name != lv.Pool {
+				continue
+			}
 			for _, c := range p.Conditions {
-				if p.Name == lv.Pool && c.Reason == PoolReadOnly {
+				switch c.Reason {
+				case PoolReadOnly:
 					return fmt.Errorf("%w: nothing can be removed from it now: %s", ErrDamaged, c.Message)
+				case PoolSilent:
+					return fmt.Errorf("%w: %s", ErrBusy, c.Message)
 				}
 			}
 		}

@@ -201,6 +201,7 @@ func (w *watch) recover(ctx context.Context) error {
 // leaves what the next recovery finds.
 func (v *view) recover(ctx context.Context, c *lvm.Client) error {
 	var refresh []string
+	var unmended error // in one pool; what else hangs is resumed all the same
 	err := c.Exclusively(ctx, func(m lvm.Metadata) error {
 		now := *v // what there was may have been a command at work
 		now.metadata, now.lvs, now.records = m, m.LVs, v.group.recordsOf(m.LVs)
@@ -217,11 +218,11 @@ func (v *view) recover(ctx context.Context, c *lvm.Client) error {
 			for _, r := range done {
 				v.recovered(ctx, r)
 			}
-			if err != nil {
-				return err
-			}
+			unmended = errors.Join(unmended, err)
 		}
-		v.group.recoveredAt.Store(m.Sequence)
+		if unmended == nil {
+			v.group.recoveredAt.Store(m.Sequence)
+		}
 		return nil
 	})
 	if err != nil {
@@ -237,8 +238,8 @@ func (v *view) recover(ctx context.Context, c *lvm.Client) error {
 		}
 		v.recovered(ctx, Recovery{RecoveredSuspended, name, "a device of it was suspended, and its I/O hung", "LVM loaded its tables anew and resumed it"})
 	}
-	if err := v.removeOrphans(ctx, c); err != nil {
-		return err
+	if err := v.removeOrphans(ctx, c); err != nil || unmended != nil {
+		return errors.Join(unmended, err)
 	}
 	return v.tellOfForeign(ctx, c)
 }

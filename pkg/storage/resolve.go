@@ -1,6 +1,7 @@
 package storage
 
 import (
+	"context"
 	"errors"
 	"fmt"
 
@@ -37,7 +38,7 @@ type sourceState struct {
 }
 
 // resolveSource finds what to copy and fills in what the spec leaves to it; nil when there is nothing to copy.
-func (e *Engine) resolveSource(v *view, spec *VolumeSpec) (*sourceState, error) {
+func (e *Engine) resolveSource(ctx context.Context, v *view, spec *VolumeSpec) (*sourceState, error) {
 	if spec.Source == nil {
 		if spec.Access == AccessMount && spec.FSType == "" {
 			spec.FSType = defaultFSType
@@ -52,7 +53,7 @@ func (e *Engine) resolveSource(v *view, spec *VolumeSpec) (*sourceState, error) 
 	if !ok {
 		return nil, fmt.Errorf("%w: source %s %s", ErrNotFound, spec.Source.Kind, spec.Source.ID)
 	}
-	class, fsType, err := v.describeSource(lv, spec.Source)
+	class, fsType, err := v.describeSource(ctx, lv, spec.Source)
 	if err != nil {
 		return nil, err
 	}
@@ -79,7 +80,7 @@ func (e *Engine) resolveSource(v *view, spec *VolumeSpec) (*sourceState, error) 
 }
 
 // describeSource checks that the LV is a source of that kind, ready to be copied.
-func (v *view) describeSource(lv lvm.LV, source *Source) (Class, string, error) {
+func (v *view) describeSource(ctx context.Context, lv lvm.LV, source *Source) (Class, string, error) {
 	foreign := fmt.Errorf("%w: %s/%s is not a %s of this driver", ErrNotFound, v.group.Name(), lv.Name, source.Kind)
 	if source.Kind == SourceVolume {
 		vol, ok := v.volume(lv)
@@ -98,7 +99,7 @@ func (v *view) describeSource(lv lvm.LV, source *Source) (Class, string, error) 
 	case len(s.Conditions) > 0:
 		return Class{}, "", fmt.Errorf("%w: snapshot %s: %s", ErrDamaged, source.ID, s.Conditions[0].Message)
 	case !s.Ready:
-		return Class{}, "", v.notKnown(lv)
+		return Class{}, "", v.notKnown(ctx, lv)
 	}
 	return s.Class, s.FSType, nil
 }

@@ -53,7 +53,7 @@ func (e *Engine) snapshotGroup(ctx context.Context, name, sourceID string) (*gro
 
 func (e *Engine) createSnapshot(ctx context.Context, c *lvm.Client, v *view, name string, spec SnapshotSpec) (Snapshot, error) {
 	if lv, ok := v.find(name); ok {
-		return v.existingSnapshot(lv, spec)
+		return v.existingSnapshot(ctx, lv, spec)
 	}
 	source, err := e.localVolume(spec.SourceID)
 	if err != nil {
@@ -106,7 +106,7 @@ func (e *Engine) createSnapshot(ctx context.Context, c *lvm.Client, v *view, nam
 }
 
 // existingSnapshot answers a retry.
-func (v *view) existingSnapshot(lv lvm.LV, spec SnapshotSpec) (Snapshot, error) {
+func (v *view) existingSnapshot(ctx context.Context, lv lvm.LV, spec SnapshotSpec) (Snapshot, error) {
 	s, ok := v.snapshot(lv)
 	switch {
 	case !ok:
@@ -117,13 +117,20 @@ func (v *view) existingSnapshot(lv lvm.LV, spec SnapshotSpec) (Snapshot, error) 
 	case len(s.Conditions) > 0:
 		return Snapshot{}, fmt.Errorf("%w: snapshot %q: %s", ErrDamaged, spec.Name, s.Conditions[0].Message)
 	case !s.Ready:
-		return Snapshot{}, v.notKnown(lv)
+		return Snapshot{}, v.notKnown(ctx, lv)
 	}
 	return s, nil
 }
 
 // notKnown is the answer about an LV whose pool says nothing about it.
-func (v *view) notKnown(lv lvm.LV) error {
+func (v *view) notKnown(ctx context.Context, lv lvm.LV) error {
+	if v.state(lv) == StateSilent {
+		err := v.checkPoolTakes(ctx, lv) // which says who is silent, and for how long
+		if err == nil {
+			err = fmt.Errorf("%w: thin pool %s/%s did not answer; try again", ErrBusy, v.group.Name(), lv.Pool)
+		}
+		return err
+	}
 	if lv.Pool == "" {
 		return fmt.Errorf("%w: %s/%s is not what its tags say, or of a kind that this driver does not make; see `lvs -a -o+tags`",
 			ErrDamaged, v.group.Name(), lv.Name)

@@ -102,9 +102,13 @@ func (e *Engine) cutForClone(ctx context.Context, f *fill, t *target, source str
 			return r.tags()
 		}})
 		if err != nil {
-			return e.settle(ctx, v.group, c, name, cloneLV, err)
+			err = e.settle(ctx, v.group, c, name, cloneLV, err)
 		}
-		return nil
+		if errors.Is(err, ErrNoSpace) {
+			err = fmt.Errorf("%w (a clone is copied from a snapshot of %s that is cut for it, beside the %s of the clone itself)",
+				err, source, HumanBytes(t.lv.SizeBytes))
+		}
+		return err
 	})
 }
 

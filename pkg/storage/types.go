@@ -224,8 +224,11 @@ const (
 	GrowthFailed  = "error"
 )
 
-// PoolReadOnly is the reason of the condition of a pool that takes no changes.
-const PoolReadOnly = "PoolReadOnly"
+// The reasons of conditions of a pool that takes no changes.
+const (
+	PoolReadOnly = "PoolReadOnly"
+	PoolSilent   = "PoolNotAnswering"
+)
 
 // Group is how full a volume group is.
 type Group struct {

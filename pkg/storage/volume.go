@@ -95,7 +95,7 @@ func (e *Engine) createVolume(ctx context.Context, c *lvm.Client, v, elsewhere *
 	if elsewhere != nil {
 		from = elsewhere
 	}
-	source, err := e.resolveSource(from, &spec)
+	source, err := e.resolveSource(ctx, from, &spec)
 	if errors.Is(err, ErrNotFound) && len(e.groups) > 1 && !from.hasSource(spec.Source) {
 		// It was somewhere when the groups were looked at; here was a leftover of this volume, which decided for this group.
 		err = fmt.Errorf("%w: the source %s %s is not in %s; try again", ErrPending, spec.Source.Kind, spec.Source.ID, from.group.Name())
@@ -232,7 +232,7 @@ func (e *Engine) existingVolume(ctx context.Context, c *lvm.Client, v *view, lv 
 		return Volume{}, fmt.Errorf("%w: volume %q: %s", ErrConflict, spec.Name, diff)
 	}
 	if v.state(lv) != StateCommitted {
-		return Volume{}, v.notKnown(lv)
+		return Volume{}, v.notKnown(ctx, lv)
 	}
 	if lv.SizeBytes == unfinished.SizeBytes {
 		return vol, nil

@@ -13,6 +13,12 @@ func (l *LVM) PoolStatus(ctx context.Context, group, name string) (dm.PoolStatus
 		return dm.PoolStatus{}, context.Cause(ctx)
 	}
 	l.mu.Lock()
+	silent := l.silent[group+"/"+name]
+	l.mu.Unlock()
+	if silent != nil {
+		<-silent // no context ends an ioctl
+	}
+	l.mu.Lock()
 	defer l.mu.Unlock()
 	g, v := l.lookup(group, name)
 	if v == nil || v.pool == nil || !g.poolActive(v) {

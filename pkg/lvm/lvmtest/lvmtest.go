@@ -24,7 +24,8 @@ type LVM struct {
 	faults   []*fault
 	hook     func(args []string)
 	fillHook func(ctx context.Context, device string) error
-	serial   int // for UUIDs, device minors and blocks
+	silent   map[string]chan struct{} // pools that do not answer, by group/name
+	serial   int                      // for UUIDs, device minors and blocks
 }
 
 var (
@@ -34,7 +35,7 @@ var (
 
 // New makes a host without volume groups.
 func New() *LVM {
-	return &LVM{groups: map[string]*group{}, turns: map[string]chan struct{}{}}
+	return &LVM{groups: map[string]*group{}, turns: map[string]chan struct{}{}, silent: map[string]chan struct{}{}}
 }
 
 // Commands is every command that was begun, in order, as argv without "lvm".

@@ -109,6 +109,20 @@ func (l *LVM) SetPoolActive(group, pool string, yes bool) {
 	v.active = yes
 }
 
+// SilencePool makes the kernel answer nothing about a pool until the returned function is called: a disk below it hangs.
+func (l *LVM) SilencePool(group, pool string) (answer func()) {
+	key, silent := group+"/"+pool, make(chan struct{})
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.silent[key] = silent
+	return func() {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		delete(l.silent, key)
+		close(silent)
+	}
+}
+
 // SetOpen makes a volume look mounted, or not any more.
 func (l *LVM) SetOpen(group, lv string, yes bool) {
 	l.mu.Lock()

@@ -64,7 +64,7 @@ func (b *Backend) CreateSnapshot(ctx context.Context, c *lvm.Client, s storage.N
 	if bytes <= 0 || bytes > most {
 		bytes = most
 	}
-	if err := fits(s.Group, extents(bytes, s.Group.ExtentBytes), "the COW of a snapshot of "+storage.HumanBytes(s.Origin.SizeBytes)); err != nil {
+	if err := fits(s.Group, lvm.RoundUp(bytes, s.Group.ExtentBytes), "the COW of a snapshot of "+storage.HumanBytes(s.Origin.SizeBytes)); err != nil {
 		return err
 	}
 	return c.CreateCOWSnapshot(ctx, lvm.COWSnapshotOptions{Name: s.LV, Origin: s.Origin.Name, COWBytes: bytes, Tags: s.Tags()})
@@ -135,5 +135,3 @@ func fits(m lvm.Metadata, bytes int64, what string) error {
 	return fmt.Errorf("%w: %s takes %s of volume group %s, which has %s free: delete volumes or snapshots, or vgextend %s DISK",
 		storage.ErrNoSpace, what, storage.HumanBytes(bytes), m.Group, storage.HumanBytes(m.FreeBytes), m.Group)
 }
-
-func extents(n, extentBytes int64) int64 { return (n + extentBytes - 1) / extentBytes * extentBytes }

@@ -86,7 +86,7 @@ func (b *Backend) enough(used, total, soon int64, threshold float64) int64 {
 // kept are the free extents that the growth of data leaves to the growth of metadata, and of LVM's spare for its repair: without
 // metadata a pool is worse off than without data.
 func (b *Backend) kept(st dm.PoolStatus, extentBytes int64) int64 {
-	return 2 * roundUp(share(st.MetadataBytes(), b.growth.ExtendPercent), extentBytes)
+	return 2 * lvm.RoundUp(share(st.MetadataBytes(), b.growth.ExtendPercent), extentBytes)
 }
 
 // growable is by how much the pool's data can be extended by itself.
@@ -108,14 +108,14 @@ func (b *Backend) Grow(ctx context.Context, c *lvm.Client, m lvm.Metadata, pool 
 	var all error
 	if metadata > 0 {
 		// The spare is to be as large as the metadata, and grows out of the same extents.
-		from := roundUp(st.MetadataBytes(), m.ExtentBytes)
-		to := min(roundUp(metadata, m.ExtentBytes), from+free/2/m.ExtentBytes*m.ExtentBytes)
+		from := lvm.RoundUp(st.MetadataBytes(), m.ExtentBytes)
+		to := min(lvm.RoundUp(metadata, m.ExtentBytes), from+free/2/m.ExtentBytes*m.ExtentBytes)
 		all = b.extend(ctx, c, extension{pool, storage.GrowthOfMetadata, st.MetadataPercent(), from, to}, c.ExtendPoolMetadata)
 		free -= 2 * max(to-from, 0)
 	}
 	if data > 0 {
-		from := roundUp(st.SizeBytes(), m.ExtentBytes)
-		to := min(roundUp(data, m.ExtentBytes), from+max(free-b.kept(st, m.ExtentBytes), 0)/m.ExtentBytes*m.ExtentBytes)
+		from := lvm.RoundUp(st.SizeBytes(), m.ExtentBytes)
+		to := min(lvm.RoundUp(data, m.ExtentBytes), from+max(free-b.kept(st, m.ExtentBytes), 0)/m.ExtentBytes*m.ExtentBytes)
 		all = errors.Join(all, b.extend(ctx, c, extension{pool, storage.GrowthOfData, st.DataPercent(), from, to}, c.Extend))
 	}
 	return all
@@ -184,5 +184,3 @@ func (g *growths) of(group, pool string) map[storage.Growth]int64 {
 	}
 	return out
 }
-
-func roundUp(n, unit int64) int64 { return (n + unit - 1) / unit * unit }

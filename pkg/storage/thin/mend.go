@@ -34,8 +34,13 @@ var _ storage.Mender = (*Backend)(nil)
 // Whoever's volume it is: all this is what LVM was about to do.
 func (b *Backend) Mend(ctx context.Context, group string, lvs []lvm.LV) ([]storage.Recovery, error) {
 	var out []storage.Recovery
+	var silent error
 	for _, pool := range pools(lvs) {
 		st, err := b.kernel.PoolStatus(ctx, group, pool.Name)
+		if isSilent(err) {
+			silent = errors.Join(silent, err) // others may answer
+			continue
+		}
 		if errors.Is(err, dm.ErrNoDevice) || err == nil && pool.TransactionID != st.TransactionID+1 {
 			continue
 		}
@@ -67,7 +72,7 @@ func (b *Backend) Mend(ctx context.Context, group string, lvs []lvm.LV) ([]stora
 			Done:  fmt.Sprintf("counted it: transaction %d", pool.TransactionID),
 		})
 	}
-	return out, nil
+	return out, silent
 }
 
 // finishRemoval does what LVM has written down for the pool to do, if that is to remove devices and nothing else. None of them is a

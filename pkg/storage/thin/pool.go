@@ -116,7 +116,10 @@ func (b *Backend) Pools(ctx context.Context, m lvm.Metadata) ([]storage.Pool, er
 			PromisedBytes: promised(m.LVs, lv.Name), Growths: b.grown.of(m.Group, lv.Name),
 		}
 		st, err := b.kernel.PoolStatus(ctx, m.Group, lv.Name)
+		var silence *silentError
 		switch {
+		case errors.As(err, &silence):
+			p.Conditions = []storage.Condition{{Severity: storage.SeverityInaccessible, Reason: storage.PoolSilent, Message: silence.message()}}
 		case errors.Is(err, dm.ErrNoDevice):
 			p.Conditions = []storage.Condition{{
 				Severity: storage.SeverityInaccessible, Reason: "PoolInactive",

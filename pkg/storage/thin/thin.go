@@ -7,8 +7,12 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 
+	"k8s.io/klog/v2"
+
+	"github.com/lvmsnap/lvmsnap/pkg/bounded"
 	"github.com/lvmsnap/lvmsnap/pkg/dm"
 	"github.com/lvmsnap/lvmsnap/pkg/lvm"
 	"github.com/lvmsnap/lvmsnap/pkg/storage"
@@ -16,7 +20,8 @@ import (
 
 // Backend is storage.Backend for thin pools.
 type Backend struct {
-	kernel dm.Kernel
+	kernel *kernel
+	memory memory
 	// reserves in percent of the pool's data and metadata, kept free for writes to what exists already
 	dataReserve, metadataReserve float64
 	overprovisionRatio           float64
@@ -42,7 +47,8 @@ type Options struct {
 // New makes a backend.
 func New(o Options) *Backend {
 	return &Backend{
-		kernel: o.Kernel, dataReserve: o.DataReservePercent, metadataReserve: o.MetadataReservePercent,
+		kernel:      &kernel{Kernel: o.Kernel, pools: map[string]*bounded.Question[dm.PoolStatus]{}},
+		dataReserve: o.DataReservePercent, metadataReserve: o.MetadataReservePercent,
 		overprovisionRatio: o.OverprovisionRatio, growth: o.Growth.withDefaults(), grown: growths{counts: map[growthKey]int64{}},
 	}
 }
@@ -57,10 +63,15 @@ func pools(lvs []lvm.LV) []lvm.LV {
 	return out
 }
 
-// Open activates the group's pools: an inactive one can tell nobody how full it is.
+// Open activates the group's pools: an inactive one can tell nobody how full it is. One that does not answer is no reason not to
+// serve the others.
 func (b *Backend) Open(ctx context.Context, c *lvm.Client, lvs []lvm.LV) error {
 	for _, pool := range pools(lvs) {
-		if _, err := b.status(ctx, c, pool.Name); err != nil {
+		_, err := b.status(ctx, c, pool.Name)
+		switch {
+		case isSilent(err):
+			klog.FromContext(ctx).Error(err, "A pool does not answer", "volumeGroup", c.GroupName(), "pool", pool.Name)
+		case err != nil:
 			return err
 		}
 	}
@@ -124,7 +135,7 @@ func (b *Backend) CreateVolume(ctx context.Context, c *lvm.Client, v storage.New
 	if err != nil {
 		return err
 	}
-	return b.confirm(ctx, c, v.Class.ThinPool, v.LV, st)
+	return b.confirm(ctx, c, v.Group, v.Class.ThinPool, v.LV, st)
 }
 
 // CreateSnapshot implements storage.Backend.
@@ -137,7 +148,7 @@ func (b *Backend) CreateSnapshot(ctx context.Context, c *lvm.Client, s storage.N
 	if err != nil {
 		return err
 	}
-	return b.confirm(ctx, c, s.Class.ThinPool, s.LV, st)
+	return b.confirm(ctx, c, s.Group, s.Class.ThinPool, s.LV, st)
 }
 
 // Shares implements storage.Sharer: within one pool.
@@ -161,7 +172,7 @@ func (b *Backend) Restore(ctx context.Context, c *lvm.Client, v storage.NewVolum
 	if err != nil {
 		return err
 	}
-	return b.confirm(ctx, c, v.Class.ThinPool, v.LV, st)
+	return b.confirm(ctx, c, v.Group, v.Class.ThinPool, v.LV, st)
 }
 
 // Extend implements storage.Backend.
@@ -186,8 +197,11 @@ func (b *Backend) Extend(ctx context.Context, c *lvm.Client, lv lvm.LV, sizeByte
 
 // confirm checks that the pool itself took part in what LVM reports as done: LVM commits its own metadata first
 // and then the pool's, whose transaction id counts the commits.
-func (b *Backend) confirm(ctx context.Context, c *lvm.Client, pool, lv string, before dm.PoolStatus) error {
+func (b *Backend) confirm(ctx context.Context, c *lvm.Client, m lvm.Metadata, pool, lv string, before dm.PoolStatus) error {
 	after, err := b.kernel.PoolStatus(ctx, c.GroupName(), pool)
+	if isSilent(err) { // it is there or not: only a retry can tell, and nobody may remove it meanwhile
+		return fmt.Errorf("%w: nobody knows yet whether %s is there: %s", storage.ErrPending, lv, err.Error())
+	}
 	if err != nil {
 		return err
 	}
@@ -195,35 +209,39 @@ func (b *Backend) confirm(ctx context.Context, c *lvm.Client, pool, lv string, b
 		return fmt.Errorf("thin pool %s/%s did not take part in the creation of %s: its transaction id is still %d",
 			c.GroupName(), pool, lv, after.TransactionID)
 	}
+	if i := slices.IndexFunc(m.LVs, func(lv lvm.LV) bool { return lv.Name == pool }); i >= 0 {
+		b.memory.keep(m.LVs[i].UUID, after.TransactionID) // it will be reported, and has to be known from now on
+	}
 	return nil
 }
 
 // States implements storage.Backend. A volume's transaction id is the pool's when it was created, so the
 // pool's is higher once it has the volume. A phantom is only what an interrupted creation leaves: LVM is exactly
 // one transaction ahead of the kernel, and the volume is of that one. When they disagree in any other way (a
-// repaired pool, a restored group) nothing is known, and nothing may be removed.
+// repaired pool, a restored group) nothing is known, and nothing may be removed. Of a pool that does not answer it is known
+// what it had when it last did.
 func (b *Backend) States(ctx context.Context, group string, lvs []lvm.LV) (func(lvm.LV) storage.State, error) {
-	type transactions struct{ lvm, kernel uint64 }
 	known := map[string]transactions{}
 	for _, pool := range pools(lvs) {
-		st, err := b.kernel.PoolStatus(ctx, group, pool.Name)
-		if errors.Is(err, dm.ErrNoDevice) || st.Mode == dm.PoolFailed {
-			continue
-		}
+		t, ok, err := b.transactions(ctx, group, pool)
 		if err != nil {
 			return nil, err
 		}
-		known[pool.Name] = transactions{pool.TransactionID, st.TransactionID}
+		if ok {
+			known[pool.Name] = t
+		}
 	}
 	return func(lv lvm.LV) storage.State {
-		if own, ok := known[lv.Name]; ok && lv.Attr.Type() == lvm.TypeThinPool && own.lvm == own.kernel+1 {
+		if own, ok := known[lv.Name]; ok && lv.Attr.Type() == lvm.TypeThinPool && !own.silent && own.lvm == own.kernel+1 {
 			return storage.StateBehind
 		}
 		pool, ok := known[lv.Pool]
 		switch {
 		case lv.Pool == "" || !ok:
-		case lv.TransactionID < pool.kernel:
+		case pool.has(lv.TransactionID):
 			return storage.StateCommitted
+		case pool.silent:
+			return storage.StateSilent
 		case lv.TransactionID == pool.kernel && pool.lvm == pool.kernel+1:
 			return storage.StatePhantom
 		}
