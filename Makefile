@@ -163,6 +163,10 @@ simulation: bin/lab ## Thousands of random calls with faults below them, on the 
 torture-driver: bin/lab bin/lvmsnap ## Kill the driver at random moments of 1,000 calls
 	CGO_ENABLED=0 $(GO) test -tags lab -exec "$(abspath bin/lab) --timeout 1h $(LABFLAGS) --" -count 1 -timeout 55m -v -run TestDriverKilled ./test/torture -args -driver-calls 1000
 
+.PHONY: hostile
+hostile: bin/lab bin/lvmsnap ## Send the real driver on real LVM requests that nobody would send [CALLS=2000]
+	CGO_ENABLED=0 $(GO) test -tags lab -exec "$(abspath bin/lab) --timeout 1h $(LABFLAGS) --" -count 1 -timeout 55m -v ./test/hostile/onlvm -args -calls $(or $(CALLS),2000)
+
 .PHONY: torture-powercut
 torture-powercut: ## Cut the power of the lab's machine 20 times, and 20 times more under a disk that loses what was not flushed
 	$(MAKE) test-powercut CUTS=20

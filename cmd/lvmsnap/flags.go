@@ -17,6 +17,7 @@ import (
 
 	"github.com/lvmsnap/lvmsnap/pkg/driver"
 	"github.com/lvmsnap/lvmsnap/pkg/lvm"
+	"github.com/lvmsnap/lvmsnap/pkg/mount"
 )
 
 // options are the flags. Scripts and manifests depend on their names: they do not change.
@@ -29,6 +30,7 @@ type options struct {
 	enablePprof         bool
 	workDir             string
 	hostNamespace       bool
+	kubeletDir          string
 	poolDataReserve     percent
 	poolMetadataReserve percent
 	poolThreshold       threshold
@@ -56,6 +58,7 @@ func newFlagSet(o *options) *pflag.FlagSet {
 	fs.BoolVar(&o.enablePprof, "enable-pprof", false, "serve Go's profiles, too, under /debug/pprof/ on --metrics-address; they show the driver's memory, so keep that address to yourself")
 	fs.StringVar(&o.workDir, "work-dir", "/run/lvmsnap", "a `directory` for run-time files; with --host-namespace, the same on the host")
 	fs.BoolVar(&o.hostNamespace, "host-namespace", false, "run commands in the host's mount namespace (for a container that shares the host's PID namespace)")
+	fs.StringVar(&o.kubeletDir, "kubelet-dir", "", "refuse staging and target paths that are not in this `directory`, and symbolic links below it; empty allows any path")
 	o.poolDataReserve, o.poolMetadataReserve = 5, 10
 	fs.Var(&o.poolDataReserve, "pool-data-reserve", "create nothing in a thin pool with less than this `percentage` of its data free")
 	fs.Var(&o.poolMetadataReserve, "pool-metadata-reserve", "create nothing in a thin pool with less than this `percentage` of its metadata free")
@@ -139,6 +142,11 @@ func (o *options) validate() error {
 	}
 	if !filepath.IsAbs(o.workDir) {
 		return fmt.Errorf("--work-dir: %q is not an absolute path", o.workDir)
+	}
+	if o.kubeletDir != "" {
+		if err := mount.CheckPath(o.kubeletDir); err != nil {
+			return fmt.Errorf("--kubelet-dir: %w", err)
+		}
 	}
 	return nil
 }

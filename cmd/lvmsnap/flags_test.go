@@ -41,6 +41,7 @@ func TestParseFlags(t *testing.T) {
 				"--work-dir=/var/x", "--host-namespace", "--pool-data-reserve=1", "--pool-metadata-reserve=2", "-v=0",
 				"--copy-rate-limit=100Mi", "--copy-parallelism=3", "--cow-autoextend-threshold=0", "--cow-autoextend-percent=50%",
 				"--pool-autoextend-threshold=80%", "--pool-autoextend-percent=10", "--overprovision-ratio=1.5", "--stuck-after=3s",
+				"--kubelet-dir=/data/kubelet",
 			},
 			nodeName: "not this",
 			want: options{
@@ -48,6 +49,7 @@ func TestParseFlags(t *testing.T) {
 				workDir: "/var/x", hostNamespace: true, poolDataReserve: 1, poolMetadataReserve: 2,
 				copyRateLimit: 100 << 20, copyParallelism: 3, cowThreshold: 0, cowPercent: 50,
 				poolThreshold: 80, poolPercent: 10, overprovisionRatio: 1.5, stuckAfter: 3 * time.Second,
+				kubeletDir: "/data/kubelet",
 			},
 		},
 		"groups, repeated": {
@@ -112,6 +114,8 @@ func TestParseFlagsRefuses(t *testing.T) {
 		"a path as group":     {[]string{"--volume-group=/dev/vg"}, `--volume-group: "/dev/vg" is not a valid LVM name`},
 		"a group twice":       {[]string{"--volume-group=a,b,a"}, "--volume-group: a is named twice"},
 		"a relative work-dir": {[]string{"--volume-group=a", "--work-dir=run"}, `--work-dir: "run" is not an absolute path`},
+		"a detour as kubelet": {[]string{"--volume-group=a", "--kubelet-dir=/a/../b"}, "--kubelet-dir: unsafe path"},
+		"all as kubelet":      {[]string{"--volume-group=a", "--kubelet-dir=/"}, "--kubelet-dir: unsafe path"},
 		"unknown flag":        {[]string{"--volume-group=a", "--pool-reserve=5"}, "unknown flag: --pool-reserve"},
 		"unknown shorthand":   {[]string{"--volume-group=a", "-x"}, "unknown shorthand flag: 'x'"},
 		"an argument":         {[]string{"--volume-group=a", "b"}, `unexpected argument "b"`},

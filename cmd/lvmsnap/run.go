@@ -79,7 +79,7 @@ func run(ctx context.Context, o options) (err error) {
 	}
 	defer engine.Close() // before the shells: its copies end with commands
 	registry.MustRegister(engineMetrics{engine}, newPoolMetrics(engine, logger))
-	files := mount.NewHost(host)
+	files := mount.NewHost(host, o.kubeletDir)
 	server, err := driver.New(driver.Options{
 		Name: o.driverName, Version: version, NodeID: o.nodeID, Endpoint: o.endpoint,
 		Registerer: registry, Engine: engine, Ready: func() { notifyReady(logger) },

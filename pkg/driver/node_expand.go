@@ -39,7 +39,7 @@ func (n *node) volumeAt(ctx context.Context, id, path string) (storage.Volume, [
 		return vol, nil, mount.Point{}, notAt(id, path)
 	}
 	points, places, err := n.mountsOf(ctx, vol, path)
-	if err == nil && !places[0].ours {
+	if errors.Is(err, mount.ErrPath) || err == nil && !places[0].ours {
 		err = notAt(id, path)
 	}
 	if err != nil {

@@ -33,7 +33,7 @@ func newLabRig(t *testing.T) *labRig {
 	}
 	disk, _, _ := strings.Cut(disks, ",")
 	r := &labRig{nodeRig: newNodeRig(t), scratch: filepath.Join(t.TempDir(), "scratch")}
-	host := mount.NewHost(hostexec.Host{})
+	host := mount.NewHost(hostexec.Host{}, "")
 	r.srv = NewNode(NodeOptions{NodeID: "node-1", Engine: r, FileSystems: host, Mounts: host})
 	r.run("mkfs.ext4", "-q", "-F", disk)
 	r.ok(os.Mkdir(r.scratch, 0o700))

@@ -23,8 +23,10 @@ func CheckFlags(flags []string) error {
 		}
 		// The name alone is no secret.
 		name, _, _ := strings.Cut(flag, "=")
-		if slices.Contains(flagsRefused, strings.TrimSpace(name)) {
-			return fmt.Errorf("%w %d: %s is not for volumes", ErrFlag, i, strings.TrimSpace(name))
+		name = strings.TrimSpace(name)
+		// mount(8) does more than mount for those (X-mount.subdir, X-mount.owner), by paths.
+		if slices.Contains(flagsRefused, name) || strings.HasPrefix(strings.ToLower(name), "x-mount.") {
+			return fmt.Errorf("%w %d: %s is not for volumes", ErrFlag, i, name)
 		}
 	}
 	return nil

@@ -14,7 +14,7 @@ import (
 
 // Grow implements FileSystems.
 func (h *Host) Grow(ctx context.Context, device, path string) error {
-	at, err := h.At(ctx, path)
+	at, err := h.at(tree{}, path) // a path of the mount table
 	if err != nil {
 		return err
 	}

@@ -111,7 +111,7 @@ func copyDevice(t *testing.T, from string) string {
 
 func newMachine(t *testing.T) mounttest.Machine {
 	t.Helper()
-	host := mount.NewHost(hostexec.Host{})
+	host := mount.NewHost(hostexec.Host{}, "")
 	dir := t.TempDir()
 	return mounttest.Machine{
 		Host: host, Dir: dir,

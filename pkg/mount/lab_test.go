@@ -197,7 +197,7 @@ func TestReadOnlyBindRefusesWrites(t *testing.T) {
 }
 
 // Kernels before 5.12 cannot do it in one step; the other way comes to the same.
-func TestBindByPath(t *testing.T) {
+func TestBindInSteps(t *testing.T) {
 	m, ctx := newMachine(t), t.Context()
 	dev, staging := m.NewDevice(t, mounttest.DeviceBytes), filepath.Join(m.Dir, "staging")
 	host := m.Host.(*mount.Host)
@@ -205,11 +205,13 @@ func TestBindByPath(t *testing.T) {
 	must(t, host.Mount(ctx, dev, staging, mount.XFS, []string{"nosuid"}, false))
 	for _, readOnly := range []bool{false, true} {
 		target := filepath.Join(m.Dir, fmt.Sprint(readOnly))
-		must(t, os.Mkdir(target, 0o700))
-		must(t, mount.BindByPath(host, staging, target, readOnly))
+		must(t, mount.BindInSteps(staging, target, readOnly))
 		at, err := host.At(ctx, target)
 		if err != nil || at == nil || at.ReadOnly != readOnly || at.FSReadOnly || !slices.Contains(at.Options, "nosuid") {
 			t.Errorf("readOnly %t: %+v, %v", readOnly, at, err)
+		}
+		if now, old, err := mount.MountIDs(target); err != nil || now != at.ID || old != at.ID {
+			t.Errorf("mount %d, as an old kernel tells %d, %v; want %d", now, old, err, at.ID)
 		}
 	}
 }

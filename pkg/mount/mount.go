@@ -6,8 +6,6 @@ import (
 	"context"
 	"errors"
 
-	k8smount "k8s.io/mount-utils"
-
 	"github.com/lvmsnap/lvmsnap/pkg/hostexec"
 )
 
@@ -96,9 +94,11 @@ type Mounts interface {
 
 // Host does it on this machine.
 type Host struct {
-	runner  hostexec.Runner
-	mounter k8smount.Interface // for binds on old kernels
-	table   string             // the mount table
+	runner hostexec.Runner
+	table  string // the mount table
+	tree   tree
+	// mountTree is the tree as the programs see it that runner runs.
+	mountTree tree
 }
 
 var (
@@ -106,9 +106,14 @@ var (
 	_ Mounts      = (*Host)(nil)
 )
 
-// NewHost runs file system programs by runner. Mounts are made in the driver's own mount namespace: kubelet's
-// directory must be mounted into a container with bidirectional propagation.
-func NewHost(runner hostexec.Runner) *Host {
-	// Without systemd: no file system of ours leaves a daemon behind that would need a scope of its own.
-	return &Host{runner: runner, mounter: k8smount.NewWithoutSystemd(""), table: "/proc/self/mountinfo"}
+// NewHost runs file system programs by runner. Binds are made in the driver's own mount namespace, where mount(8) has to be seen,
+// too: kubelet's directory must be mounted into a container with bidirectional propagation. All paths of requests must be in
+// kubeletDir, unless it is empty.
+func NewHost(runner hostexec.Runner, kubeletDir string) *Host {
+	h := &Host{runner: runner, table: "/proc/self/mountinfo", tree: tree{below: kubeletDir}}
+	h.mountTree = h.tree
+	if host, ok := runner.(hostexec.Host); ok && host.Namespace {
+		h.mountTree.root = "/proc/1/root"
+	}
+	return h
 }

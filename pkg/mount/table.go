@@ -5,7 +5,6 @@ import (
 	"errors"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -15,26 +14,37 @@ import (
 )
 
 // At implements Mounts.
-func (h *Host) At(_ context.Context, path string) (*Point, error) {
-	if err := CheckPath(path); err != nil {
+func (h *Host) At(_ context.Context, path string) (*Point, error) { return h.at(h.tree, path) }
+
+func (h *Host) at(t tree, path string) (*Point, error) {
+	parent, name, err := t.openParent(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
 		return nil, err
 	}
-	path, err := canonical(path)
-	if err != nil || path == "" {
+	defer func() { _ = parent.Close() }()
+	return h.atName(parent, name)
+}
+
+// atName is what is mounted on a name in an open directory: the last of several.
+func (h *Host) atName(parent *os.File, name string) (*Point, error) {
+	id, around, err := mountIDs(parent, name)
+	if err != nil || id == around {
 		return nil, err
 	}
 	entries, err := k8smount.ParseMountInfo(h.table)
 	if err != nil {
 		return nil, err
 	}
-	// Of several mounts at one place the last is on top.
-	for _, e := range slices.Backward(entries) {
-		if unescape(e.MountPoint) == path {
+	for _, e := range entries {
+		if e.ID == id {
 			p, _, err := h.point(e)
 			return &p, err
 		}
 	}
-	return nil, nil
+	return nil, nil // unmounted meanwhile
 }
 
 // Of implements Mounts.
@@ -111,19 +121,6 @@ func deviceNumber(path string) (uint64, error) {
 		return 0, &os.PathError{Op: "stat", Path: path, Err: unix.ENOTBLK}
 	}
 	return st.Rdev, nil
-}
-
-// canonical is the path as the mount table has it: the symbolic links of its parents (an administrator may
-// have moved /var/lib/kubelet) are resolved, the last component is not. It is "" if a parent is missing.
-func canonical(path string) (string, error) {
-	dir, err := filepath.EvalSymlinks(filepath.Dir(path))
-	if errors.Is(err, fs.ErrNotExist) {
-		return "", nil
-	}
-	if err != nil {
-		return "", err
-	}
-	return filepath.Join(dir, filepath.Base(path)), nil
 }
 
 // unescape undoes the octal escapes of the mount table (space, tab, newline, backslash and #).

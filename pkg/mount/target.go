@@ -42,11 +42,10 @@ func (t *target) close() {
 	_ = t.place.Close()
 }
 
-// ensureTarget opens the target, and makes it if it is missing: a directory, or an empty file. The parents are
-// kubelet's and may be reached by symbolic links that the administrator set; the target itself must not
-// be one. The error of a path that is not what it should be wraps ErrPath.
-func ensureTarget(path string, dir bool) (*target, error) {
-	parent, name, err := openParent(path)
+// ensureTarget opens the target, and makes it if it is missing: a directory, or an empty file. Its parents are kubelet's; the
+// target itself must not be a symbolic link, whoever made it. The error of a path that is not what it should be wraps ErrPath.
+func (t tree) ensureTarget(path string, dir bool) (*target, error) {
+	parent, name, err := t.openParent(path)
 	if err != nil {
 		return nil, err
 	}
@@ -62,11 +61,11 @@ func ensureTarget(path string, dir bool) (*target, error) {
 	if err != nil && !errors.Is(err, fs.ErrExist) {
 		return nil, errors.Join(&os.PathError{Op: "create", Path: path, Err: err}, parent.Close())
 	}
-	t, err := openTarget(parent, name, path, dir)
+	out, err := openTarget(parent, name, path, dir)
 	if err != nil {
 		return nil, errors.Join(err, parent.Close())
 	}
-	return t, nil
+	return out, nil
 }
 
 func openTarget(parent *os.File, name, path string, dir bool) (*target, error) {
@@ -90,34 +89,28 @@ func openTarget(parent *os.File, name, path string, dir bool) (*target, error) {
 	return &target{parent: parent, name: name, place: place}, nil
 }
 
-func openParent(path string) (*os.File, string, error) {
-	if err := CheckPath(path); err != nil {
-		return nil, "", err
-	}
-	dir := filepath.Dir(path)
-	fd, err := unix.Open(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return nil, "", &os.PathError{Op: "open", Path: dir, Err: err}
-	}
-	return os.NewFile(uintptr(fd), dir), filepath.Base(path), nil
-}
-
 // Remove implements Mounts. It never removes anything that could be data: only an empty directory or file.
-func (h *Host) Remove(ctx context.Context, path string) error {
-	at, err := h.At(ctx, path)
+func (h *Host) Remove(_ context.Context, path string) error {
+	parent, name, err := h.tree.openParent(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
 	if err != nil {
 		return err
 	}
-	if at != nil {
+	defer func() { _ = parent.Close() }()
+	if at, around, err := mountIDs(parent, name); err != nil {
+		return err
+	} else if at != around {
 		return fmt.Errorf("%w: %s is still mounted", ErrInUse, path)
 	}
-	return RemoveTarget(path)
+	return removeTarget(parent, name, path)
 }
 
 // EnsureTarget makes the directory or the empty file at path if it is missing, and refuses anything else that
 // is there. It is for fakes.
 func EnsureTarget(path string, dir bool) error {
-	t, err := ensureTarget(path, dir)
+	t, err := tree{}.ensureTarget(path, dir)
 	if err != nil {
 		return err
 	}
@@ -127,7 +120,7 @@ func EnsureTarget(path string, dir bool) error {
 
 // RemoveTarget removes what EnsureTarget made.
 func RemoveTarget(path string) error {
-	parent, name, err := openParent(path)
+	parent, name, err := tree{}.openParent(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
@@ -135,8 +128,12 @@ func RemoveTarget(path string) error {
 		return err
 	}
 	defer func() { _ = parent.Close() }()
+	return removeTarget(parent, name, path)
+}
+
+func removeTarget(parent *os.File, name, path string) error {
 	var st unix.Stat_t
-	err = unix.Fstatat(int(parent.Fd()), name, &st, unix.AT_SYMLINK_NOFOLLOW)
+	err := unix.Fstatat(int(parent.Fd()), name, &st, unix.AT_SYMLINK_NOFOLLOW)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}

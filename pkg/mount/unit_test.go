@@ -24,6 +24,7 @@ func TestCheckFlags(t *testing.T) {
 	}
 	for _, bad := range []string{
 		"", "a,b", "a\nb", "a\x00", `a"b`, `context="open`, `a="b"c,d`, `a\`, "bind", "rbind", "move", "remount", "loop=/x", "device=/dev/sda", " bind",
+		"x-mount.mkdir=0777", "X-mount.subdir=a",
 	} {
 		err := CheckFlags([]string{"noatime", bad})
 		if !errors.Is(err, ErrFlag) {
@@ -112,7 +113,7 @@ func (r *fakeRunner) Run(_ context.Context, cmd hostexec.Command) (hostexec.Resu
 }
 
 func TestProbeOfWhatIsNoDevice(t *testing.T) {
-	h := NewHost(&fakeRunner{result: hostexec.Result{ExitCode: 2}})
+	h := NewHost(&fakeRunner{result: hostexec.Result{ExitCode: 2}}, "")
 	file := filepath.Join(t.TempDir(), "file")
 	if err := os.WriteFile(file, make([]byte, 4096), 0o600); err != nil {
 		t.Fatal(err)
@@ -127,7 +128,7 @@ func TestProbeOfWhatIsNoDevice(t *testing.T) {
 // What changes a device goes on when the caller has gone; what only looks does not.
 func TestInterruptible(t *testing.T) {
 	r := &fakeRunner{}
-	h := NewHost(r)
+	h := NewHost(r, "")
 	_, _ = h.read(t.Context(), "blkid")
 	_, _ = h.change(t.Context(), "mkfs")
 	if !r.ran[0].Interruptible || r.ran[1].Interruptible {

@@ -9,19 +9,27 @@ import (
 
 // Usage implements Mounts.
 func (h *Host) Usage(_ context.Context, path string) (Usage, error) {
-	if err := CheckPath(path); err != nil {
+	parent, name, err := h.tree.openParent(path)
+	if err != nil {
 		return Usage{}, err
 	}
+	defer func() { _ = parent.Close() }()
+	fd, err := unix.Openat(int(parent.Fd()), name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return Usage{}, &os.PathError{Op: "open", Path: path, Err: err}
+	}
+	at := os.NewFile(uintptr(fd), path)
+	defer func() { _ = at.Close() }()
 	var st unix.Stat_t
-	if err := unix.Lstat(path, &st); err != nil {
+	if err := unix.Fstat(fd, &st); err != nil {
 		return Usage{}, &os.PathError{Op: "stat", Path: path, Err: err}
 	}
 	if st.Mode&unix.S_IFMT == unix.S_IFBLK {
-		size, err := deviceSize(path)
+		size, err := deviceSize(fdPath(at))
 		return Usage{Block: true, TotalBytes: size}, err
 	}
 	var fs unix.Statfs_t
-	if err := unix.Statfs(path, &fs); err != nil {
+	if err := unix.Fstatfs(fd, &fs); err != nil {
 		return Usage{}, &os.PathError{Op: "statfs", Path: path, Err: err}
 	}
 	// As df does: available is what an ordinary user can still write. xfs and btrfs may report more free than

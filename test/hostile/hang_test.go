@@ -197,12 +197,35 @@ func TestHugeRequests(t *testing.T) {
 	h := start(t)
 	volume := h.volume(t, "v", "vg-a")
 	parameters := func(bytes int) map[string]string { return map[string]string{"x": strings.Repeat("x", bytes-1)} }
+	many := map[string]string{} // 4 KiB and no more
+	for i := range 1024 {
+		many[fmt.Sprintf("%04d", i)] = ""
+	}
 	for what, tc := range map[string]struct {
 		code codes.Code
 		call func() error
 	}{
 		"a token of a million entries": {codes.InvalidArgument, func() error {
 			_, err := h.ListSnapshots(t.Context(), &csi.ListSnapshotsRequest{StartingToken: strings.Repeat("9", 1_000_000)})
+			return err
+		}},
+		"a token for the millionth entry": {codes.Aborted, func() error {
+			_, err := h.ListSnapshots(t.Context(), &csi.ListSnapshotsRequest{StartingToken: "1000000", MaxEntries: 1_000_000})
+			return err
+		}},
+		"a million entries wanted": {codes.OK, func() error {
+			_, err := h.ListSnapshots(t.Context(), &csi.ListSnapshotsRequest{MaxEntries: 1_000_000})
+			return err
+		}},
+		"a map of 1,024 entries, which are no parameters": {codes.InvalidArgument, func() error {
+			_, err := h.CreateSnapshot(t.Context(), &csi.CreateSnapshotRequest{Name: "s", SourceVolumeId: volume, Parameters: many})
+			return err
+		}},
+		"a context of 1,024 entries, which nobody looks at": {codes.OK, func() error {
+			block := volumeRequest("", "").GetVolumeCapabilities()[0]
+			_, err := h.NodeStageVolume(t.Context(), &csi.NodeStageVolumeRequest{
+				VolumeId: volume, StagingTargetPath: t.TempDir() + "/staging", VolumeCapability: block, VolumeContext: many, PublishContext: many,
+			})
 			return err
 		}},
 		"a token that is above what gRPC takes": {codes.ResourceExhausted, func() error {

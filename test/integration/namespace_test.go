@@ -33,3 +33,27 @@ func TestHostNamespace(t *testing.T) {
 	v := c.volume("v", block)
 	c.snapshot("s", v)
 }
+
+// What mount(8) mounts in the host's mount namespace is seen in the container's, as by its bidirectional propagation.
+func TestHostNamespaceMounts(t *testing.T) {
+	dir := t.TempDir()
+	labtest.Run(t, "mount", "--bind", dir, dir)
+	t.Cleanup(func() { labtest.Run(t, "umount", dir) })
+	labtest.Run(t, "mount", "--make-shared", dir)
+	container := filepath.Join(dir, "container")
+	script := fmt.Sprintf("#!/bin/sh\nexec unshare --mount --propagation unchanged %s \"$@\"\n", driverproc.Binary(t))
+	if err := os.WriteFile(container, []byte(script), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("LVMSNAP_BIN", container)
+	vg := labtest.VolumeGroup(t, labtest.Options{ThinPool: "pool"})
+	driver := driverproc.Start(t, driverproc.Options{Groups: []string{vg.Name}, Flags: []string{"--host-namespace", "--kubelet-dir", dir}})
+	c := &co{Clients: driver.Clients, t: t, vg: vg, driver: driver, dir: dir}
+	u := c.use(c.volume("v", ext4), ext4)
+	u.write("v1")
+	u.holds("v1")
+	u.release()
+	if left := labtest.Run(t, "sh", "-c", "grep "+dir+"/ /proc/self/mountinfo || true"); left != "" {
+		t.Errorf("still mounted: %s", left)
+	}
+}

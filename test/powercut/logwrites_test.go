@@ -10,6 +10,8 @@ import (
 	"io"
 	"math/rand/v2"
 	"os"
+	"slices"
+	"strings"
 )
 
 // The log of dm-log-writes: Documentation/admin-guide/device-mapper/log-writes.rst, drivers/md/dm-log-writes.c.
@@ -71,32 +73,74 @@ func readLog(log *os.File) ([]entry, error) {
 	return out, nil
 }
 
+// places are indices of entries behind which the power can be cut.
+type places struct {
+	what string
+	at   []int
+}
+
+// cutPlaces are the places from first on, by what is special about them. The log has writes where the flush ended that made
+// them durable: before that flush there is the most to lose, and behind a record of a client all that others had not flushed.
+func cutPlaces(entries []entry, first int) []places {
+	var anywhere, reported, full []int
+	flushed, most := 0, 0
+	windows := map[int]int{}
+	for i, e := range entries {
+		if e.flags&flagFlush != 0 {
+			if i > first {
+				windows[i] = i - flushed
+				most = max(most, i-flushed)
+			}
+			flushed = i + 1
+		}
+		if i < first {
+			continue
+		}
+		anywhere = append(anywhere, i+1)
+		if strings.Contains(e.mark, ":") {
+			reported = append(reported, i+1)
+		}
+	}
+	for i, size := range windows {
+		if size >= most/4 {
+			full = append(full, i)
+		}
+	}
+	slices.Sort(full)
+	out := []places{{"where the most is to be lost", full}, {"behind a record", reported}, {"anywhere", anywhere}}
+	return slices.DeleteFunc(out, func(p places) bool { return len(p.at) == 0 })
+}
+
+// losses counts writes that nobody had flushed.
+type losses struct{ lost, kept int }
+
 // cut is what a disk with a volatile cache holds after the power was cut behind so many entries: all that a flush has made
-// durable, and of the rest what the disk happened to write.
-func cut(log *os.File, entries []entry, disk *os.File, rng *rand.Rand) (lost, kept int, err error) {
+// durable, and of the rest what the disk happened to write, in no order.
+func cut(log *os.File, entries []entry, disk *os.File, rng *rand.Rand) (losses, error) {
 	flushed := 0
 	for i, e := range entries {
 		if e.flags&flagFlush != 0 {
 			flushed = i + 1
 		}
 	}
-	share := []int{0, 50, 100}[rng.IntN(3)] // a disk that writes nothing by itself, some of it, or all
+	var l losses
+	share := []int{0, 10, 50, 90}[rng.IntN(4)] // a disk that writes nothing by itself, some of it, or most
 	for i, e := range entries {
 		if e.flags&flagMark != 0 || e.sectors == 0 {
 			continue
 		}
 		if i >= flushed && !e.durable() {
 			if rng.IntN(100) >= share {
-				lost++
+				l.lost++
 				continue
 			}
-			kept++
+			l.kept++
 		}
 		if err := e.apply(log, disk); err != nil {
-			return lost, kept, err
+			return l, err
 		}
 	}
-	return lost, kept, nil
+	return l, nil
 }
 
 func (e entry) apply(log, disk *os.File) error {

@@ -37,6 +37,8 @@ type order struct {
 	Fresh bool
 	// Logged: all that is written to the disk is recorded on the second disk (dm-log-writes).
 	Logged bool
+	// Careless: somebody writes all the time to a volume of the pool and never flushes.
+	Careless bool
 	// Work until the power is cut; else everything is compared, and checked by its own tools, and that is all.
 	Work bool
 }
@@ -87,12 +89,18 @@ func (n *node) run() {
 	}
 	n.driver = driverproc.Start(n.T, driverproc.Options{Groups: []string{group}})
 	n.host = &workload.Host{Clients: n.driver.Clients, Group: group, Pool: pool}
+	if n.Careless {
+		n.host.Foreign = []string{careless}
+	}
 	for i := range clients {
 		n.workers = append(n.workers, n.client(i))
 	}
 	if !n.Fresh {
 		if err := n.host.Verify(n.workers); err != nil {
 			n.Fatalf("%v\n%s%s", err, labtest.Run(n.T, "lvs", "-a", "-o+lv_uuid,tags,transaction_id,thin_id", group), labtest.Run(n.T, "dmsetup", "status"))
+		}
+		if n.Careless {
+			n.checkCareless()
 		}
 		fmt.Println(saysVerified)
 	}
@@ -105,6 +113,9 @@ func (n *node) run() {
 		return
 	}
 	n.mark("start")
+	if n.Careless {
+		n.writeCarelessly()
+	}
 	fmt.Println(saysWorking)
 	n.ok(workload.Together(n.workers, func(w *workload.Worker) error { return w.Run(1 << 30) }))
 }
@@ -131,6 +142,9 @@ func (n *node) makeGroup() {
 	}
 	labtest.Run(n.T, "vgcreate", "-y", group, disk)
 	labtest.Run(n.T, "lvcreate", "-y", "--type", "thin-pool", "--name", pool, "--size", "1g", group)
+	if n.Careless {
+		labtest.Run(n.T, "lvcreate", "-y", "--type", "thin", "--thinpool", pool, "--name", careless, "--virtualsize", fmt.Sprint(carelessBytes, "b"), group)
+	}
 }
 
 // mark says in the record of writes what has happened by then.

@@ -6,6 +6,7 @@ package powercut_test
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"encoding/json"
 	"flag"
@@ -15,6 +16,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -204,13 +206,13 @@ func TestLossyPowerCut(t *testing.T) {
 	rng := startSeed(t)
 	dir := memory(t)
 	disk, logDisk := filepath.Join(dir, "disk"), filepath.Join(dir, "log")
-	o := order{Seed: *seedFlag, State: filepath.Join(dir, "state"), Fresh: true, Logged: true, Work: true}
+	o := order{Seed: *seedFlag, State: filepath.Join(dir, "state"), Fresh: true, Logged: true, Careless: true, Work: true}
 	if err := os.Mkdir(o.State, 0o755); err != nil {
 		t.Fatal(err)
 	}
 	m := boot(t, o, disk, logDisk)
 	m.expect(saysWorking)
-	time.Sleep(*workFor + time.Duration(rng.Int64N(int64(time.Second))))
+	awaitRecords(t, o.State, 20+10**lossy)
 	m.cutPower()
 	log, err := os.Open(logDisk)
 	if err != nil {
@@ -230,19 +232,46 @@ func TestLossyPowerCut(t *testing.T) {
 	if start == 0 || start >= len(entries)-10 {
 		t.Fatalf("the log has %d entries, and begins at %d", len(entries), start)
 	}
-	lost, kept := 0, 0
-	for range *lossy {
-		at := start + 1 + rng.IntN(len(entries)-start-1)
-		l, k := cutAt(t, o, log, entries[:at], rng)
-		lost, kept = lost+l, kept+k
+	places := cutPlaces(entries, start+1)
+	sum, most := losses{}, 0
+	for i := range *lossy {
+		some := places[i%len(places)]
+		l := cutAt(t, o, log, entries, some.at[rng.IntN(len(some.at))], some.what, rng)
+		sum.lost, sum.kept = sum.lost+l.lost, sum.kept+l.kept
+		most = max(most, l.lost)
 	}
-	t.Logf("%d cuts in %d writes; %d writes that nobody had flushed were lost, %d were not; %s",
-		*lossy, len(entries)-start, lost, kept, told(t, o.State))
+	t.Logf("%d cuts in %d writes; of what nobody had flushed %d writes were lost (at most %d in a cut), %d were not; %s",
+		*lossy, len(entries)-start, sum.lost, most, sum.kept, told(t, o.State))
+	fmt.Printf("powercut: %d lossy cuts lost %d writes, at most %d in one, and kept %d that nobody had flushed\n", *lossy, sum.lost, most, sum.kept)
+	if sum.lost == 0 {
+		t.Error("no write was lost")
+	}
 }
 
-// cutAt starts a machine on what a disk holds after those writes, with what the clients knew by then.
-func cutAt(t *testing.T, o order, log *os.File, entries []entry, rng *rand.Rand) (lost, kept int) {
+// awaitRecords waits until the clients' records have so many lines, or for as long as there may be.
+func awaitRecords(t *testing.T, state string, want int) {
 	t.Helper()
+	for deadline := time.Now().Add(machineLimit / 2); time.Now().Before(deadline); time.Sleep(100 * time.Millisecond) {
+		got := 0
+		paths, _ := filepath.Glob(filepath.Join(state, "w*"))
+		for _, path := range paths {
+			text, err := os.ReadFile(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got += bytes.Count(text, []byte("\n"))
+		}
+		if got >= want {
+			return
+		}
+	}
+}
+
+// cutAt starts a machine on what a disk holds after so many of the writes, with what the clients knew by then.
+func cutAt(t *testing.T, o order, log *os.File, all []entry, at int, where string, rng *rand.Rand) losses {
+	t.Helper()
+	entries := all[:at]
+	coming := slices.IndexFunc(all[at:], func(e entry) bool { return e.flags&flagFlush != 0 })
 	dir := memory(t)
 	defer os.RemoveAll(dir)
 	disk, err := os.Create(filepath.Join(dir, "disk"))
@@ -253,7 +282,8 @@ func cutAt(t *testing.T, o order, log *os.File, entries []entry, rng *rand.Rand)
 	if err := disk.Truncate(4 << 30); err != nil {
 		t.Fatal(err)
 	}
-	if lost, kept, err = cut(log, entries, disk, rng); err != nil {
+	l, err := cut(log, entries, disk, rng)
+	if err != nil {
 		t.Fatal(err)
 	}
 	state := filepath.Join(dir, "state")
@@ -273,12 +303,13 @@ func cutAt(t *testing.T, o order, log *os.File, entries []entry, rng *rand.Rand)
 	for name, sequence := range knew {
 		keepRecords(t, filepath.Join(o.State, name), filepath.Join(state, name), sequence)
 	}
-	t.Logf("behind write %d: %d of what was not flushed is lost, %d is not; the clients knew %v", len(entries), lost, kept, knew)
+	t.Logf("behind write %d, %s: %d of what was not flushed is lost, %d is not, and so are %d that were under way; the clients knew %v",
+		at, where, l.lost, l.kept, max(0, coming), knew)
 	o.State, o.Fresh, o.Logged, o.Work = state, false, false, false
 	m := boot(t, o, disk.Name())
 	m.expect(saysVerified)
 	m.finish()
-	return lost, kept
+	return l
 }
 
 // keepRecords copies a client's record up to a sequence.
