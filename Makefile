@@ -210,7 +210,7 @@ e2e-chart: | $(OUTPUT)
 	@$(GO) -C test/manifests test -count 1 -run TestBaseIsRendered -rendered $(abspath $(OUTPUT))/chart.yaml .
 
 .PHONY: e2e-kubelet
-e2e-kubelet: bin/lab image-test e2e-kubelet-programs | $(OUTPUT) ## The manifests, and Helm's output, on a real kubelet and containerd with the image, in the lab (as root; the first time builds Kubernetes)
+e2e-kubelet: bin/lab bin/controlplane image-test e2e-kubelet-programs | $(OUTPUT) ## The manifests, and Helm's output, on a real kubelet and containerd with the image, in the lab (as root; the first time builds Kubernetes)
 	@hack/need containerd=containerd runc=runc /usr/lib/cni/ptp=containernetworking-plugins busybox=busybox-static ip=iproute2
 	hack/e2e-images $(E2E_BIN) $(E2E_IMAGES) "$(IMAGE):test"
 	$(GO) -C test/manifests run ./template lvmsnap $(abspath deploy/helm/lvmsnap) lvmsnap-system >$(OUTPUT)/helm.yaml
@@ -222,8 +222,8 @@ e2e-kubelet: bin/lab image-test e2e-kubelet-programs | $(OUTPUT) ## The manifest
 	trap 'rm -f "$$disk"' EXIT
 	$(GO) -C test/e2e test -tags lab -exec "$(abspath bin/lab) --memory 4G --disk $(E2E_IMAGES)/disk.img --disks 0 $(LABFLAGS) --" -count 1 -v -run TestImages ./kubelet
 	cp --sparse=always $(E2E_IMAGES)/disk.img "$$disk"
-	$(GO) -C test/e2e test -tags lab -exec "$(abspath bin/lab) --memory 4G --disk $$disk --disks 2 $(LABFLAGS) --" -count 1 -timeout 28m -v \
-	  -run '$(if $(RUN),$(RUN),TestKubelet)' ./kubelet
+	$(GO) -C test/e2e test -tags lab -exec "unshare --net $(abspath bin/controlplane) $(abspath bin/lab) --memory 4G --disk $$disk --disks 2 $(LABFLAGS) --" \
+	  -count 1 -timeout 28m -v -run '$(if $(RUN),$(RUN),TestKubelet)' ./kubelet
 
 # The version is what API server and sidecars go by; they have none of their own when built so.
 .PHONY: e2e-programs
@@ -319,6 +319,9 @@ bin/lab: FORCE
 
 bin/docs: FORCE
 	@$(STATIC) -o $@ ./test/docs
+
+bin/controlplane: FORCE
+	@CGO_ENABLED=0 $(GO) -C test/e2e build -trimpath -o $(abspath $@) ./kubelet/controlplane
 
 bin/demo: FORCE
 	@$(STATIC) -o $@ ./test/demo

@@ -27,6 +27,7 @@ const systemNamespace = "lvmsnap-system"
 func TestKubelet(t *testing.T) {
 	p := newPrograms(t)
 	p.machine()
+	p.network()
 	labtest.VolumeGroup(t, labtest.Options{Name: volumeGroup, Disks: 2, ThinPool: thinPool, PoolSize: "4g"})
 	p.containerd()
 	c := controlPlane(p)

@@ -48,9 +48,6 @@ func (p *programs) machine() {
 	labtest.Run(t, "mount", "--bind", os.Getenv("LVM_SYSTEM_DIR"), "/etc/lvm")
 	labtest.Run(t, "mount", "--make-rshared", "/")
 	labtest.Run(t, "modprobe", "-a", "overlay", "veth")
-	for _, address := range []string{serviceAddress, nodeAddress} {
-		labtest.Run(t, "ip", "address", "add", address+"/32", "dev", "lo")
-	}
 	for _, controller := range []string{"cpu", "memory", "pids", "io"} {
 		if err := os.WriteFile(cgroups+"/cgroup.subtree_control", []byte("+"+controller), 0o600); err != nil {
 			t.Fatalf("the machine's kernel lacks the cgroup controller %s: %v", controller, err)
@@ -59,6 +56,17 @@ func (p *programs) machine() {
 	p.processorSpeed()
 	if err := os.MkdirAll(cniConfigDir, 0o755); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// network connects the machine with the control plane.
+func (p *programs) network() {
+	p.t.Helper()
+	labtest.Run(p.t, "ip", "address", "add", nodeAddress+"/24", "dev", "vec0")
+	labtest.Run(p.t, "ip", "link", "set", "vec0", "up")
+	labtest.Run(p.t, "ip", "route", "add", services, "via", gateway)
+	if err := os.WriteFile("/proc/sys/net/ipv4/ip_forward", []byte("1"), 0o600); err != nil { // for pods
+		p.t.Fatal(err)
 	}
 }
 
@@ -211,7 +219,7 @@ volumeStatsAggPeriod: 0s
 // kubelet starts and waits until its node is ready.
 func (c *cluster) kubelet() {
 	c.t.Helper()
-	c.start("kubelet", c.built("kubelet"), "--config="+c.write("kubelet.yaml", kubeletConfig), "--kubeconfig="+c.kubeconfig("kubelet", kubeletToken),
+	c.start("kubelet", c.built("kubelet"), "--config="+c.write("kubelet.yaml", kubeletConfig), "--kubeconfig="+c.kubeletAccess(),
 		"--root-dir=/var/lib/kubelet", "--hostname-override="+nodeName, "--node-ip="+nodeAddress, "--cert-dir=/var/lib/kubelet/pki", "--v=2",
 		"--housekeeping-interval=1m") // statistics that nobody asks for
 	await(c.t, "the node to be ready", 5*time.Minute, func(ctx context.Context) error {

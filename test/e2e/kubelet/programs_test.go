@@ -17,15 +17,14 @@ import (
 
 // programs are those that this test runs by itself; all else runs in pods.
 type programs struct {
-	t    *testing.T
-	dir  string
-	logs map[string]string // files, by the program's name
+	t   *testing.T
+	dir string
 }
 
 func newPrograms(t *testing.T) *programs {
 	t.Helper()
 	labtest.Require(t)
-	p := &programs{t: t, dir: t.TempDir(), logs: map[string]string{}}
+	p := &programs{t: t, dir: t.TempDir()}
 	t.Cleanup(p.showLogs)
 	return p
 }
@@ -33,8 +32,7 @@ func newPrograms(t *testing.T) *programs {
 // start starts a program, which ends with the test. One that ends by itself fails the test.
 func (p *programs) start(name, path string, args ...string) {
 	p.t.Helper()
-	p.logs[name] = filepath.Join(environment(p.t, "E2E_LOGS"), name+".log") // on the host, to be read afterwards
-	log, err := os.Create(p.logs[name])
+	log, err := os.Create(filepath.Join(environment(p.t, "E2E_LOGS"), name+".log")) // on the host, to be read afterwards
 	if err != nil {
 		p.t.Fatal(err)
 	}
@@ -97,8 +95,9 @@ func (p *programs) showLogs() {
 		return
 	}
 	files := map[string]string{}
-	for name, file := range p.logs {
-		files[name] = file
+	programs, _ := filepath.Glob(filepath.Join(environment(p.t, "E2E_LOGS"), "*.log"))
+	for _, file := range programs {
+		files[filepath.Base(file)] = file
 	}
 	containers, _ := filepath.Glob("/var/log/pods/*/*/*.log")
 	for _, file := range containers {
