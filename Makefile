@@ -191,9 +191,9 @@ e2e: bin/lab bin/lvmsnap e2e-programs e2e-chart ## Real API server and sidecars,
 	$(E2E_ENV) $(GO) -C test/e2e test -tags lab -exec "$(abspath bin/lab) --memory 3G --disks 3 $(LABFLAGS) --" -count 1 -timeout 25m -v $(if $(RUN),-run '$(RUN)') .
 
 .PHONY: e2e-nodes
-e2e-nodes: bin/lab bin/lvmsnap e2e-programs e2e-scheduler e2e-chart ## The same with a scheduler and two nodes, each on a machine with its own kernel and LVM; one loses its power
+e2e-nodes: bin/lab bin/lvmsnap e2e-programs e2e-scheduler e2e-chart ## The same with a scheduler and two nodes, each on a machine with its own kernel and LVM; one loses its power [RUN=lists]
 	@hack/need ip=iproute2
-	$(E2E_ENV) E2E_LAB=$(abspath bin/lab) $(GO) -C test/e2e test -tags lab,nodes -count 1 -timeout 20m -v -run '^TestTwoNodes$$' .
+	$(E2E_ENV) E2E_LAB=$(abspath bin/lab) E2E_RUN='$(RUN)' $(GO) -C test/e2e test -tags lab,nodes -count 1 -timeout 20m -v -run '^TestTwoNodes$$' .
 
 E2E_ENV = E2E_BIN=$(E2E_BIN) E2E_CHART=$(abspath $(OUTPUT))/chart.yaml LVMSNAP_BIN=$(abspath bin/lvmsnap) CGO_ENABLED=0 \
   E2E_CRDS=$$($(GO) -C test/e2e/cluster list -m -f '{{.Dir}}' github.com/kubernetes-csi/external-snapshotter/client/v8)/config/crd

@@ -17,7 +17,7 @@ func (e *Engine) sourceLV(s *Source) (string, error) {
 	}
 	h, err := parse(s.ID)
 	if errors.Is(err, ErrOtherNode) {
-		return "", fmt.Errorf("%w: the data is on another node: %w", ErrNoSpace, err)
+		return "", fmt.Errorf("%w: the data %w", ErrNoSpace, err)
 	}
 	return h.LV, err
 }

@@ -5,6 +5,7 @@ package e2e_test
 import (
 	"context"
 	"fmt"
+	"regexp"
 	"strings"
 	"time"
 
@@ -141,29 +142,14 @@ func contentMadeAnew(n *node) {
 	v.write("100 orders")
 	snapshot := c.snapshot(example(c.t, "snapshot.yaml"))
 	v.leave()
-	content := &unstructured.Unstructured{}
-	content.SetAPIVersion("snapshot.storage.k8s.io/v1")
-	content.SetKind("VolumeSnapshotContent")
-	content.SetName(field(snapshot, "status", "boundVolumeSnapshotContentName"))
-	first, err := c.get(c.context(), content)
-	if err != nil {
-		c.t.Fatal(err)
-	}
-	handle := field(first, "status", "snapshotHandle")
-	if node := first.GetLabels()["snapshot.storage.kubernetes.io/managed-by"]; node != n.name {
+	if node := c.content(snapshot).GetLabels()[managedBy]; node != n.name {
 		c.t.Errorf("the content is managed by %q", node)
 	}
-	c.patch(content, `{"spec":{"deletionPolicy":"Retain"}}`)
-	c.remove(snapshot)
-	c.remove(content)
+	handle := c.forget(snapshot)
 	n.awaitLVs(1, 1)
 
-	objects := example(c.t, "preprovisioned.yaml")
-	anew := ofKind(objects, "VolumeSnapshotContent")
-	_ = unstructured.SetNestedField(anew.Object, handle, "spec", "source", "snapshotHandle")
-	_ = unstructured.SetNestedField(anew.Object, "Delete", "spec", "deletionPolicy")
-	anew.SetLabels(map[string]string{"snapshot.storage.kubernetes.io/managed-by": n.name})
-	c.apply(anew)
+	objects := preprovisioned(c, handle, n.name)
+	c.apply(objects...)
 	found := c.snapshot(objects)
 	if size, was := field(found, "status", "restoreSize"), field(snapshot, "status", "restoreSize"); size != was {
 		c.t.Errorf("restoreSize is %s and was %s", size, was)
@@ -178,6 +164,44 @@ func contentMadeAnew(n *node) {
 	r.reads("100 orders")
 	r.leave()
 	c.remove(restored, source, found)
+}
+
+// managedBy is the label of the node that takes care of a content.
+const managedBy = "snapshot.storage.kubernetes.io/managed-by"
+
+// forget removes a VolumeSnapshot and its content with Retain, and returns the handle of what stays.
+func (c *cluster) forget(snapshot *unstructured.Unstructured) string {
+	c.t.Helper()
+	content := c.content(snapshot)
+	c.patch(content, `{"spec":{"deletionPolicy":"Retain"}}`)
+	c.remove(snapshot)
+	c.remove(content)
+	return field(content, "status", "snapshotHandle")
+}
+
+// preprovisioned is the example with a handle and a node, and with the policy Delete.
+func preprovisioned(c *cluster, handle, node string) []*unstructured.Unstructured {
+	c.t.Helper()
+	objects := example(c.t, "preprovisioned.yaml")
+	content := ofKind(objects, "VolumeSnapshotContent")
+	_ = unstructured.SetNestedField(content.Object, handle, "spec", "source", "snapshotHandle")
+	_ = unstructured.SetNestedField(content.Object, "Delete", "spec", "deletionPolicy")
+	content.SetLabels(map[string]string{managedBy: node})
+	return objects
+}
+
+// content of a VolumeSnapshot, as it is now.
+func (c *cluster) content(snapshot *unstructured.Unstructured) *unstructured.Unstructured {
+	c.t.Helper()
+	o := &unstructured.Unstructured{}
+	o.SetAPIVersion("snapshot.storage.k8s.io/v1")
+	o.SetKind("VolumeSnapshotContent")
+	o.SetName(field(snapshot, "status", "boundVolumeSnapshotContentName"))
+	got, err := c.get(c.context(), o)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	return got
 }
 
 func (c *cluster) patch(o *unstructured.Unstructured, patch string) {
@@ -222,6 +246,11 @@ func fullPool(n *node) {
 	c.remove(snapshot, source)
 }
 
+var createSnapshot = regexp.MustCompile(`"Request" requestID=\d+ method="CreateSnapshot"`)
+
+// snapshotCalls is how many calls of CreateSnapshot the driver has begun.
+func (n *node) snapshotCalls() int { return len(createSnapshot.FindAllString(n.Log(), -1)) }
+
 // driverKilled kills the driver as often as it takes for snapshots to be at work, and there is one LV for each in the end.
 func driverKilled(n *node) {
 	c := n.c
@@ -233,10 +262,10 @@ func driverKilled(n *node) {
 	for i := range rounds {
 		o := ofKind(example(c.t, "snapshot.yaml"), "VolumeSnapshot")
 		o.SetName(fmt.Sprintf("killed-%d", i))
-		done := strings.Count(n.Log(), "/csi.v1.Controller/CreateSnapshot")
+		done := n.snapshotCalls()
 		c.apply(o)
 		c.await("CreateSnapshot to be called", 30*time.Second, func(context.Context) error {
-			if len(n.lvs()) > 1+i || strings.Count(n.Log(), "/csi.v1.Controller/CreateSnapshot") > done {
+			if len(n.lvs()) > 1+i || n.snapshotCalls() > done {
 				return nil
 			}
 			return fmt.Errorf("not yet")
@@ -269,6 +298,7 @@ func hundredSnapshots(n *node) {
 	if err != nil {
 		c.t.Fatal(err)
 	}
+	calls := n.snapshotCalls()
 	begin := time.Now()
 	c.atOnce(all, func(o *unstructured.Unstructured) error { return c.create(o, false) })
 	applied := time.Since(begin)
@@ -288,7 +318,8 @@ func hundredSnapshots(n *node) {
 		}
 		return nil
 	})
-	c.t.Logf("%d VolumeSnapshots: applied in %.1f s, the last one ready after %.1f s", number, applied.Seconds(), time.Since(begin).Seconds())
+	c.t.Logf("%d VolumeSnapshots: applied in %.1f s, the last one ready after %.1f s, with %d calls of CreateSnapshot",
+		number, applied.Seconds(), time.Since(begin).Seconds(), n.snapshotCalls()-calls)
 	n.awaitLVs(1, number)
 	begin = time.Now()
 	c.atOnce(all, func(o *unstructured.Unstructured) error {

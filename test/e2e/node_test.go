@@ -79,7 +79,7 @@ func newNode(c *cluster, name string, group labtest.Options, manifests []*unstru
 	c.typed(ofKind(manifests, "DaemonSet"), daemonSet)
 	n.register(daemonSet)
 
-	n.Driver = driverproc.Start(c.t, driverproc.Options{Groups: []string{vg.Name}, NodeID: name, Flags: []string{"--driver-name", driverName}})
+	n.Driver = driverproc.Start(c.t, driverproc.Options{Groups: []string{vg.Name}, NodeID: name, Flags: []string{"--driver-name", driverName, "-v=5"}}) // 5: with the beginning of calls
 	n.sidecars(daemonSet)
 	return n
 }

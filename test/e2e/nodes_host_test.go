@@ -54,9 +54,9 @@ func TestTwoNodes(t *testing.T) {
 
 	machines := map[string]*box{}
 	for _, w := range workers {
-		machines[w.name] = &box{t: t, shared: shared, name: w.name, number: w.number, test: "TestWorker", flags: []string{"--memory", "1G", "--disks", "0", "--disk", filepath.Join(shared, w.name+".disk")}}
+		machines[w.name] = &box{t: t, shared: shared, name: w.name, number: w.number, test: "^TestWorker$", flags: []string{"--memory", "1G", "--disks", "0", "--disk", filepath.Join(shared, w.name+".disk")}}
 	}
-	control := &box{t: t, shared: shared, name: "control", number: controlNumber, test: "TestControlPlane", flags: []string{"--memory", "2G", "--disks", "0"}}
+	control := &box{t: t, shared: shared, name: "control", number: controlNumber, test: "^TestControlPlane$/" + os.Getenv("E2E_RUN"), flags: []string{"--memory", "2G", "--disks", "0"}}
 	control.start()
 	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()
@@ -133,7 +133,7 @@ func (b *box) start() {
 		b.t.Fatal(err)
 	}
 	args := append([]string{"--mode", "uml", "--timeout", nodesLimit.String(), "--network", filepath.Join(b.shared, "net")}, b.flags...)
-	b.cmd = exec.Command(os.Getenv("E2E_LAB"), append(args, "--", self, "-test.run", "^"+b.test+"$", "-test.v", "-test.timeout", nodesLimit.String())...)
+	b.cmd = exec.Command(os.Getenv("E2E_LAB"), append(args, "--", self, "-test.run", b.test, "-test.v", "-test.timeout", nodesLimit.String())...)
 	b.cmd.Env = append(os.Environ(), envShared+"="+b.shared, envNumber+"="+strconv.Itoa(b.number), "NODE_NAME="+b.name)
 	out := os.Stdout
 	if b.number != controlNumber {

@@ -4,9 +4,11 @@ package e2e_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -18,6 +20,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/client-go/util/jsonpath"
 
 	"github.com/lvmsnap/lvmsnap/test/internal/driverproc"
 	"github.com/lvmsnap/lvmsnap/test/lab/labtest"
@@ -223,11 +226,21 @@ func lists(a, b *node) {
 		var want []string
 		for _, o := range []*unstructured.Unstructured{first, second} {
 			content := c.content(c.awaitField(o, "true", "status", "readyToUse"))
-			if node := content.GetLabels()["snapshot.storage.kubernetes.io/managed-by"]; node != n.name {
+			if node := content.GetLabels()[managedBy]; node != n.name {
 				c.t.Errorf("%s is managed by %q", o.GetName(), node)
 			}
 			want = append(want, field(content, "status", "snapshotHandle"))
+			c.documentedColumns("volumesnapshotcontents", content, field(content, "status", "snapshotHandle"), n.name)
 		}
+		volume := &unstructured.Unstructured{}
+		volume.SetAPIVersion("v1")
+		volume.SetKind("PersistentVolume")
+		volume.SetName(field(claim, "spec", "volumeName"))
+		volume, err := c.get(c.context(), volume)
+		if err != nil {
+			c.t.Fatal(err)
+		}
+		c.documentedColumns("pv", volume, field(volume, "spec", "csi", "volumeHandle"), n.name)
 		res, err := n.Controller.ListSnapshots(c.context(), &csi.ListSnapshotsRequest{})
 		if err != nil {
 			c.t.Fatal(err)
@@ -252,18 +265,24 @@ func lists(a, b *node) {
 	c.remove(all...)
 }
 
-// content of a VolumeSnapshot, as it is now.
-func (c *cluster) content(snapshot *unstructured.Unstructured) *unstructured.Unstructured {
+// documentedColumns has what `kubectl get RESOURCE -o custom-columns` of the documentation shows of an object compared.
+func (c *cluster) documentedColumns(resource string, o *unstructured.Unstructured, want ...string) {
 	c.t.Helper()
-	o := &unstructured.Unstructured{}
-	o.SetAPIVersion("snapshot.storage.k8s.io/v1")
-	o.SetKind("VolumeSnapshotContent")
-	o.SetName(field(snapshot, "status", "boundVolumeSnapshotContentName"))
-	got, err := c.get(c.context(), o)
+	page, err := os.ReadFile("../../docs/explanation/sidecars-on-nodes.md")
 	if err != nil {
 		c.t.Fatal(err)
 	}
-	return got
+	m := regexp.MustCompile(`kubectl get ` + resource + ` -o custom-columns='HANDLE:(.*),NODE:(.*)'`).FindSubmatch(page)
+	if len(m) != 1+len(want) {
+		c.t.Fatalf("the page does not say how to get %s", resource)
+	}
+	for i, column := range m[1:] {
+		var out strings.Builder
+		path := jsonpath.New("column")
+		if err := errors.Join(path.Parse("{"+string(column)+"}"), path.Execute(&out, o.Object)); err != nil || out.String() != want[i] {
+			c.t.Errorf("%s of %s: %q (%v), want %q", column, o.GetName(), out.String(), err, want[i])
+		}
+	}
 }
 
 // onePod: the scheduler keeps a second pod from a ReadWriteOncePod claim while there is a first.
