@@ -36,7 +36,7 @@ trap leave EXIT
 
 // runPage runs the commands of a page in their order, in one shell, on the lab's machine, and compares what they print with
 // what the page shows.
-func runPage(ctx context.Context, root string, p *page, out io.Writer) error {
+func runPage(ctx context.Context, root string, p *page, out io.Writer) (err error) {
 	if os.Getenv("LAB_DISKS") == "" {
 		return errors.New("no disks: pages are run in the lab, by make docs")
 	}
@@ -44,7 +44,7 @@ func runPage(ctx context.Context, root string, p *page, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(dir)
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 	env, err := environment(root, dir)
 	if err != nil {
 		return err
