@@ -30,7 +30,7 @@ const markOutput = "output"
 var unmarkedPages = []string{
 	"CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md",
 	"deploy/", "docs/adr/", "docs/benchmarks/", "docs/how-to/install.md", "docs/reference/lvmsnapctl.md",
-	"docs/reference/metrics.md", "docs/reliability.md", "docs/runbooks/", "docs/troubleshooting", "test/",
+	"docs/how-to/troubleshooting", "docs/reference/metrics.md", "docs/reliability.md", "docs/runbooks/", "docs/troubleshooting", "test/",
 }
 
 // checkBlocks says which code blocks are not marked, or marked in a way that nobody knows.

@@ -121,12 +121,12 @@ func TestCheckBlocks(t *testing.T) {
 	fence := func(info string) string { return "```" + info + "\nx\n```\n\n" }
 	for source, words := range map[string][]string{
 		fence("sh lab") + fence("text output") + fence("yaml"): nil,
-		fence("sh cluster"):                      nil,
-		fence("sh"):                              {"2: a shell block says"},
-		fence("sh lab twice"):                    {"2: a shell block says"},
-		fence("sh sometimes"):                    {"2: a shell block says"},
-		fence("") + "    indented\n":             {"2: a block of code without", "5: an indented block"},
-		fence("text output"):                     {"2: output of no block"},
+		fence("sh cluster"):                        nil,
+		fence("sh"):                                {"2: a shell block says"},
+		fence("sh lab twice"):                      {"2: a shell block says"},
+		fence("sh sometimes"):                      {"2: a shell block says"},
+		fence("") + "    indented\n":               {"2: a block of code without", "5: an indented block"},
+		fence("text output"):                       {"2: output of no block"},
 		fence("sh cluster") + fence("text output"): {"6: output of no block"},
 	} {
 		got := checkBlocks(parse(t, "docs/how-to/x.md", source))

@@ -9,6 +9,7 @@ import (
 	"maps"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -33,13 +34,17 @@ func run(ctx context.Context, args []string) error {
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
-	pages, err := readPages(*root)
+	absolute, err := filepath.Abs(*root)
+	if err != nil {
+		return err
+	}
+	pages, err := readPages(absolute)
 	if err != nil {
 		return err
 	}
 	switch {
 	case *check:
-		return checkPages(*root, pages)
+		return checkPages(absolute, pages)
 	case *list:
 		for _, name := range slices.Sorted(maps.Keys(pages)) {
 			if slices.ContainsFunc(pages[name].blocks, isLab) {
@@ -55,7 +60,7 @@ func run(ctx context.Context, args []string) error {
 		if pages[name] == nil {
 			return fmt.Errorf("%s is no page", name)
 		}
-		if err := runPage(ctx, *root, pages[name], os.Stdout); err != nil {
+		if err := runPage(ctx, absolute, pages[name], os.Stdout); err != nil {
 			return err
 		}
 	}

@@ -36,7 +36,7 @@ trap leave EXIT
 
 // runPage runs the commands of a page in their order, in one shell, on the lab's machine, and compares what they print with
 // what the page shows.
-func runPage(ctx context.Context, root string, p *page, out io.Writer) error {
+func runPage(ctx context.Context, root string, p *page, out io.Writer) (err error) {
 	if os.Getenv("LAB_DISKS") == "" {
 		return errors.New("no disks: pages are run in the lab, by make docs")
 	}
@@ -44,11 +44,8 @@ func runPage(ctx context.Context, root string, p *page, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(dir)
-	env, err := environment(root, dir)
-	if err != nil {
-		return err
-	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	env := append(os.Environ(), "PATH="+filepath.Join(root, "bin")+":"+os.Getenv("PATH"), "LC_ALL=C.UTF-8")
 	script := strings.Builder{}
 	script.WriteString(preamble)
 	for i, b := range p.blocks {
@@ -110,26 +107,4 @@ func judge(p *page, printed string, runErr error) error {
 		}
 	}
 	return errors.Join(errs...)
-}
-
-// environment is the lab's, with our programs. In User Mode Linux, where the loop devices are the machine's own, LVM may use
-// them, too.
-func environment(root, dir string) ([]string, error) {
-	env := append(os.Environ(), "PATH="+filepath.Join(root, "bin")+":"+os.Getenv("PATH"), "LC_ALL=C.UTF-8", "TMPDIR=/mnt")
-	if os.Getenv("LAB_MODE_ACTIVE") != "uml" {
-		return env, nil
-	}
-	conf, err := os.ReadFile(filepath.Join(os.Getenv("LVM_SYSTEM_DIR"), "lvm.conf"))
-	if err != nil {
-		return nil, err
-	}
-	const filter = "global_filter = [ "
-	if !strings.Contains(string(conf), filter) {
-		return nil, errors.New("the lab's lvm.conf has no global_filter")
-	}
-	text := strings.Replace(string(conf), filter, filter+`"a|^/dev/loop[0-9]+$|", `, 1)
-	if err := os.WriteFile(filepath.Join(dir, "lvm.conf"), []byte(text), 0o600); err != nil {
-		return nil, err
-	}
-	return append(env, "LVM_SYSTEM_DIR="+dir), nil
 }
