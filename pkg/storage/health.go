@@ -84,7 +84,7 @@ func lvConditions(group string, lv lvm.LV) []Condition {
 			name + " is partly on a disk that is missing; see `pvs` and `vgs`",
 		})
 	case health == 'F':
-		out = append(out, Condition{SeverityInaccessible, "PoolFailed", "the thin pool of " + name + " has failed; see lvmthin(7), repair"})
+		out = append(out, Condition{SeverityInaccessible, PoolFailed, "the thin pool of " + name + " has failed; see lvmthin(7), repair"})
 	}
 	if lv.Attr.InvalidSnapshot() {
 		out = append(out, snapshotLost(group, lv))
@@ -132,7 +132,7 @@ func (v *view) fillConditions(lv lvm.LV) []Condition {
 
 func snapshotLost(group string, lv lvm.LV) Condition {
 	return Condition{
-		SeverityDataLoss, "SnapshotInvalid",
+		SeverityDataLoss, SnapshotInvalid,
 		fmt.Sprintf("the COW of snapshot %s/%s overflowed or could not be written, and its content is lost; it can only be deleted", group, lv.Name),
 	}
 }
@@ -147,7 +147,7 @@ func (v *view) snapshotConditions(origin lvm.LV) []Condition {
 		case len(s.Conditions) > 0:
 			out = append(out, Condition{SeverityDegraded, s.Conditions[0].Reason, s.Conditions[0].Message})
 		case trouble != "":
-			out = append(out, Condition{SeverityDegraded, "COWCannotGrow", trouble})
+			out = append(out, Condition{SeverityDegraded, COWCannotGrow, trouble})
 		}
 	}
 	return out

@@ -224,9 +224,6 @@ const (
 	GrowthFailed  = "error"
 )
 
-// PoolReadOnly is the reason of the condition of a pool that takes no changes.
-const PoolReadOnly = "PoolReadOnly"
-
 // Group is how full a volume group is.
 type Group struct {
 	Name                 string
