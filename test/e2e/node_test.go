@@ -51,7 +51,10 @@ func newNode(c *cluster, name string, group labtest.Options, manifests []*unstru
 	c.typed(ofKind(manifests, "DaemonSet"), daemonSet)
 	n.register(daemonSet)
 
-	n.Driver = driverproc.Start(c.t, driverproc.Options{Groups: []string{vg.Name}, NodeID: name, Flags: []string{"--driver-name", driverName}})
+	n.Driver = driverproc.Start(c.t, driverproc.Options{
+		Groups: []string{vg.Name}, NodeID: name, Flags: []string{"--driver-name", driverName, "--kubernetes-events"},
+		Env: c.asPod(systemNamespace, daemonSet.Spec.Template.Spec.ServiceAccountName),
+	})
 	account := c.kubeconfigOf(systemNamespace, daemonSet.Spec.Template.Spec.ServiceAccountName)
 	for _, container := range daemonSet.Spec.Template.Spec.Containers {
 		if container.Name == "csi-provisioner" || container.Name == "csi-snapshotter" {
