@@ -28,6 +28,7 @@ type options struct {
 	volumeGroups        []string
 	metricsAddress      string
 	enablePprof         bool
+	kubernetesEvents    bool
 	workDir             string
 	hostNamespace       bool
 	kubeletDir          string
@@ -56,6 +57,7 @@ func newFlagSet(o *options) *pflag.FlagSet {
 		"a volume group that the driver may use (repeatable, or comma-separated); the first is the default. It touches no other, and in these no LV that it did not make")
 	fs.StringVar(&o.metricsAddress, "metrics-address", "", "serve Prometheus metrics on this `address` (:9090, say); empty is off")
 	fs.BoolVar(&o.enablePprof, "enable-pprof", false, "serve Go's profiles, too, under /debug/pprof/ on --metrics-address; they show the driver's memory, so keep that address to yourself")
+	fs.BoolVar(&o.kubernetesEvents, "kubernetes-events", false, "tell users by Kubernetes events what they have to know of their claims and snapshots, with the service account of the driver's pod; needs the right to create and patch events")
 	fs.StringVar(&o.workDir, "work-dir", "/run/lvmsnap", "a `directory` for run-time files; with --host-namespace, the same on the host")
 	fs.BoolVar(&o.hostNamespace, "host-namespace", false, "run commands in the host's mount namespace (for a container that shares the host's PID namespace)")
 	fs.StringVar(&o.kubeletDir, "kubelet-dir", "", "refuse staging and target paths that are not in this `directory`, and symbolic links below it; empty allows any path")

@@ -37,7 +37,7 @@ func TestParseFlags(t *testing.T) {
 		"defaults": {args: []string{"--volume-group", "vg"}, want: defaults(func(*options) {})},
 		"all": {
 			args: []string{
-				"--endpoint=unix:/x.sock", "--node-id=n1", "--driver-name=d.example", "--volume-group=a", "--metrics-address=:9090", "--enable-pprof",
+				"--endpoint=unix:/x.sock", "--node-id=n1", "--driver-name=d.example", "--volume-group=a", "--metrics-address=:9090", "--enable-pprof", "--kubernetes-events",
 				"--work-dir=/var/x", "--host-namespace", "--pool-data-reserve=1", "--pool-metadata-reserve=2", "-v=0",
 				"--copy-rate-limit=100Mi", "--copy-parallelism=3", "--cow-autoextend-threshold=0", "--cow-autoextend-percent=50%",
 				"--pool-autoextend-threshold=80%", "--pool-autoextend-percent=10", "--overprovision-ratio=1.5", "--stuck-after=3s",
@@ -45,7 +45,7 @@ func TestParseFlags(t *testing.T) {
 			},
 			nodeName: "not this",
 			want: options{
-				endpoint: "unix:/x.sock", nodeID: "n1", driverName: "d.example", volumeGroups: []string{"a"}, metricsAddress: ":9090", enablePprof: true,
+				endpoint: "unix:/x.sock", nodeID: "n1", driverName: "d.example", volumeGroups: []string{"a"}, metricsAddress: ":9090", enablePprof: true, kubernetesEvents: true,
 				workDir: "/var/x", hostNamespace: true, poolDataReserve: 1, poolMetadataReserve: 2,
 				copyRateLimit: 100 << 20, copyParallelism: 3, cowThreshold: 0, cowPercent: 50,
 				poolThreshold: 80, poolPercent: 10, overprovisionRatio: 1.5, stuckAfter: 3 * time.Second,
@@ -191,7 +191,7 @@ func TestFlagsAreDocumented(t *testing.T) {
 	// Defaults that a flag cannot show by itself.
 	spelled := map[string]string{
 		"volume-group": "required", "node-id": "`$NODE_NAME`, else the host name", "metrics-address": "empty: off",
-		"host-namespace": "off", "enable-pprof": "off", "version": "", "vmodule": "empty",
+		"host-namespace": "off", "enable-pprof": "off", "kubernetes-events": "off", "version": "", "vmodule": "empty",
 	}
 	newFlagSet(new(options)).VisitAll(func(f *pflag.Flag) {
 		column, ok := documented[f.Name]

@@ -19,7 +19,7 @@ func TestFlagsOfManifests(t *testing.T) {
 	if err := json.Unmarshal(text, &inputs); err != nil {
 		t.Fatal(err)
 	}
-	hostNamespace, metrics := 0, 0
+	hostNamespace, metrics, events := 0, 0, 0
 	t.Setenv("NODE_NAME", "worker-1")
 	for _, args := range inputs.Args {
 		o, err := parseFlags(args, new(bytes.Buffer))
@@ -36,8 +36,11 @@ func TestFlagsOfManifests(t *testing.T) {
 		if o.metricsAddress != "" {
 			metrics++
 		}
+		if o.kubernetesEvents {
+			events++
+		}
 	}
-	if len(inputs.Args) < 4 || hostNamespace == 0 || metrics == 0 {
-		t.Errorf("of %d sets of flags %d are for the host's namespace and %d for metrics", len(inputs.Args), hostNamespace, metrics)
+	if len(inputs.Args) < 4 || hostNamespace == 0 || metrics == 0 || events == 0 || events == len(inputs.Args) {
+		t.Errorf("of %d sets of flags %d are for the host's namespace, %d for metrics and %d for events", len(inputs.Args), hostNamespace, metrics, events)
 	}
 }

@@ -50,11 +50,13 @@ var (
 		"COW snapshots, by what happened to them: grown, failed to grow, lost.", []string{"event"}, nil)
 	recoveries = prometheus.NewDesc("lvmsnap_recoveries_total",
 		"What interrupted LVM commands had left and was put right, by kind.", []string{"kind"}, nil)
+	notices = prometheus.NewDesc("lvmsnap_notices_total",
+		"What users had to know, by reason: each is a line in the log, too, and with --kubernetes-events an event.", []string{"reason"}, nil)
 )
 
 // Describe implements prometheus.Collector.
 func (m engineMetrics) Describe(ch chan<- *prometheus.Desc) {
-	for _, desc := range []*prometheus.Desc{groupWaiting, groupHeld, groupCommand, groupStuck, fillBytes, cowEvents, recoveries} {
+	for _, desc := range []*prometheus.Desc{groupWaiting, groupHeld, groupCommand, groupStuck, fillBytes, cowEvents, recoveries, notices} {
 		ch <- desc
 	}
 }
@@ -81,5 +83,8 @@ func (m engineMetrics) Collect(ch chan<- prometheus.Metric) {
 	}
 	for kind, n := range s.Recoveries {
 		ch <- prometheus.MustNewConstMetric(recoveries, prometheus.CounterValue, float64(n), string(kind))
+	}
+	for reason, n := range s.Notices {
+		ch <- prometheus.MustNewConstMetric(notices, prometheus.CounterValue, float64(n), reason)
 	}
 }

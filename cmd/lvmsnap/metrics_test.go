@@ -23,7 +23,8 @@ func TestEngineMetrics(t *testing.T) {
 	r := prometheus.NewRegistry()
 	r.MustRegister(engineMetrics{stats{
 		Fills: []storage.FillStats{{LV: "csi-v-x", DoneBytes: 1, TotalBytes: 4}}, COWGrown: 2, COWLost: 3, Recoveries: map[storage.RecoveryKind]int64{storage.RecoveredJam: 5},
-		Groups: []storage.GroupStats{{Name: "vg0", Waiting: 7, Held: 3 * time.Minute, Command: 90 * time.Second, Stuck: true}, {Name: "vg1"}},
+		Notices: map[string]int64{storage.SnapshotInvalid: 3},
+		Groups:  []storage.GroupStats{{Name: "vg0", Waiting: 7, Held: 3 * time.Minute, Command: 90 * time.Second, Stuck: true}, {Name: "vg1"}},
 	}})
 	err := testutil.GatherAndCompare(r, strings.NewReader(`
 # HELP lvmsnap_cow_snapshots_total COW snapshots, by what happened to them: grown, failed to grow, lost.
@@ -51,6 +52,9 @@ lvmsnap_lvm_running_command_seconds{volume_group="vg1"} 0
 # TYPE lvmsnap_lvm_stuck_commands gauge
 lvmsnap_lvm_stuck_commands{volume_group="vg0"} 1
 lvmsnap_lvm_stuck_commands{volume_group="vg1"} 0
+# HELP lvmsnap_notices_total What users had to know, by reason: each is a line in the log, too, and with --kubernetes-events an event.
+# TYPE lvmsnap_notices_total counter
+lvmsnap_notices_total{reason="SnapshotInvalid"} 3
 # HELP lvmsnap_recoveries_total What interrupted LVM commands had left and was put right, by kind.
 # TYPE lvmsnap_recoveries_total counter
 lvmsnap_recoveries_total{kind="jam"} 5

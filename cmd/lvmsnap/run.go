@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -22,6 +23,7 @@ import (
 	"github.com/lvmsnap/lvmsnap/pkg/blockcopy"
 	"github.com/lvmsnap/lvmsnap/pkg/dm"
 	"github.com/lvmsnap/lvmsnap/pkg/driver"
+	"github.com/lvmsnap/lvmsnap/pkg/events"
 	"github.com/lvmsnap/lvmsnap/pkg/hostexec"
 	"github.com/lvmsnap/lvmsnap/pkg/lvm"
 	"github.com/lvmsnap/lvmsnap/pkg/mount"
@@ -73,7 +75,9 @@ func run(ctx context.Context, o options) (err error) {
 			return err
 		}
 	}
-	engine, err := newEngine(ctx, o, groups, kernel)
+	notify, closeEvents := newEvents(ctx, o)
+	defer closeEvents() // after the engine
+	engine, err := newEngine(ctx, o, groups, kernel, notify)
 	if err != nil {
 		return err
 	}
@@ -113,13 +117,32 @@ func lockDir(ctx context.Context, host hostexec.Host, env []string) (string, err
 	return dir, err
 }
 
-func newEngine(ctx context.Context, o options, groups []*lvm.Group, kernel dm.Kernel) (*storage.Engine, error) {
+// newEvents is whom the engine tells what users have to know: nobody, where that is not asked for or cannot be had, which is no
+// reason not to serve volumes.
+func newEvents(ctx context.Context, o options) (notify func(storage.Notice), stop func()) {
+	stop = func() {}
+	if !o.kubernetesEvents {
+		return nil, stop
+	}
+	sink, err := events.InCluster(o.driverName, version)
+	if err != nil {
+		klog.FromContext(ctx).Error(err, "There will be no Kubernetes events (--kubernetes-events)")
+		return nil, stop
+	}
+	// The Node's name, whatever --node-id says.
+	r := events.New(ctx, events.Options{Driver: o.driverName, Node: cmp.Or(os.Getenv("NODE_NAME"), o.nodeID), Sink: sink})
+	return r.Notify, r.Close
+}
+
+func newEngine(
+	ctx context.Context, o options, groups []*lvm.Group, kernel dm.Kernel, notify func(storage.Notice),
+) (*storage.Engine, error) {
 	fill := storage.FillOptions{Parallelism: int64(o.copyParallelism)}
 	if o.copyRateLimit > 0 {
 		fill.Limiter = rate.NewLimiter(rate.Limit(o.copyRateLimit), blockcopy.DefaultBlockBytes)
 	}
 	return storage.New(ctx, storage.Options{
-		Driver: o.driverName, NodeID: o.nodeID, Groups: groups, Kernel: kernel, Fill: fill, StuckAfter: o.stuckAfter,
+		Driver: o.driverName, NodeID: o.nodeID, Groups: groups, Kernel: kernel, Fill: fill, StuckAfter: o.stuckAfter, Notify: notify,
 		COW: storage.COWOptions{ThresholdPercent: float64(o.cowThreshold), ExtendPercent: float64(o.cowPercent)},
 		Backends: map[storage.Type]storage.Backend{
 			storage.TypeThin: thin.New(thin.Options{

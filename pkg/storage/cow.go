@@ -41,6 +41,7 @@ func (o COWOptions) withDefaults() COWOptions {
 type cowTroubles struct {
 	mu   sync.Mutex
 	text map[string]string
+	told map[string]time.Time // when somebody was
 }
 
 func (t *cowTroubles) of(lv lvm.LV) string {
@@ -58,6 +59,21 @@ func (t *cowTroubles) set(lv lvm.LV, text string) {
 	t.text[lv.UUID] = text
 }
 
+// due says whether somebody has to be told, who then is.
+func (t *cowTroubles) due(lv lvm.LV, now time.Time) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.told == nil {
+		t.told = map[string]time.Time{}
+	}
+	last, told := t.told[lv.UUID]
+	if told && now.Sub(last) < tellAgain {
+		return false
+	}
+	t.told[lv.UUID] = now
+	return true
+}
+
 // keep forgets those that were not looked at: they are gone, lost, or inactive and not written to.
 func (t *cowTroubles) keep(looked map[string]look) {
 	t.mu.Lock()
@@ -66,13 +82,17 @@ func (t *cowTroubles) keep(looked map[string]look) {
 		_, ok := looked[uuid]
 		return !ok
 	})
+	maps.DeleteFunc(t.told, func(uuid string, _ time.Time) bool { return t.text[uuid] == "" })
 }
 
-// clear says that the COW has room.
-func (t *cowTroubles) clear(lv lvm.LV) {
+// clear says that the COW has room, and whether somebody was told that it had not.
+func (t *cowTroubles) clear(lv lvm.LV) (told bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	_, told = t.told[lv.UUID]
 	delete(t.text, lv.UUID)
+	delete(t.told, lv.UUID)
+	return told
 }
 
 // canOverflow: a COW snapshot of ours that has less room than it can need, and is not known to be lost.
@@ -99,7 +119,7 @@ func (w *watch) cow(ctx context.Context, v *view, lv lvm.LV, before map[string]l
 	soon, paused := w.saw(lv.UUID, st.UsedBytes, isNew, before)
 	soonFull := st.UsedBytes+soon > st.TotalBytes
 	if e.cow.ThresholdPercent <= 0 || st.Percent() <= e.cow.ThresholdPercent && !soonFull {
-		w.group.cowTroubles.clear(lv)
+		w.hasRoom(ctx, v, lv)
 		return nil
 	}
 	if paused {
@@ -112,7 +132,7 @@ func (w *watch) cow(ctx context.Context, v *view, lv lvm.LV, before map[string]l
 		if err := c.Extend(ctx, lv.Name, size); err != nil {
 			e.stats.cowFailed.Add(1)
 			trouble = fmt.Sprintf("COW of snapshot %s/%s is %.0f%% full and cannot grow", v.group.Name(), lv.Name, st.Percent())
-			return fmt.Errorf("%s: %w; when it is full, the snapshot is lost", trouble, err)
+			return err
 		}
 		e.stats.cowGrown.Add(1)
 		klog.FromContext(ctx).Info("A COW snapshot has grown", "volumeGroup", v.group.Name(), "lv", lv.Name,
@@ -121,20 +141,42 @@ func (w *watch) cow(ctx context.Context, v *view, lv lvm.LV, before map[string]l
 	})
 	if err != nil {
 		w.failed(lv.UUID)
-		w.group.cowTroubles.set(lv, cowTrouble(trouble, err))
-		return err
+		text := cowTrouble(trouble, err)
+		w.group.cowTroubles.set(lv, text)
+		if trouble == "" {
+			return err // not LVM's to the growth
+		}
+		if w.group.cowTroubles.due(lv, e.now()) {
+			e.tell(ctx, "A COW snapshot cannot grow", err, Notice{
+				COWCannotGrow, text + "; when it is full, the snapshot is lost: make room in the volume group, or delete a snapshot", v.objects(lv),
+			}, "volumeGroup", v.group.Name(), "lv", lv.Name)
+		}
+		return nil
 	}
-	w.group.cowTroubles.clear(lv)
+	w.hasRoom(ctx, v, lv)
 	return nil
+}
+
+// hasRoom ends what trouble there was.
+func (w *watch) hasRoom(ctx context.Context, v *view, lv lvm.LV) {
+	if w.group.cowTroubles.clear(lv) {
+		w.e.tell(ctx, "A COW snapshot has room again", nil, Notice{
+			COWHasRoom, fmt.Sprintf("COW of snapshot %s/%s has room again", v.group.Name(), lv.Name), v.objects(lv),
+		}, "volumeGroup", v.group.Name(), "lv", lv.Name)
+	}
 }
 
 // cowTrouble is short, because health has room for 128 bytes: LVM's own words without the command's, which names the snapshot again.
 func cowTrouble(trouble string, err error) string {
 	var failed *lvm.CommandError
-	if trouble != "" && errors.As(err, &failed) {
+	switch {
+	case trouble == "":
+		return err.Error()
+	case errors.As(err, &failed):
 		return trouble + ": " + failed.Text
+	default:
+		return trouble + ": " + err.Error()
 	}
-	return err.Error()
 }
 
 // probeCOWs finds out what became of those that were active when the node or the driver went down: inactive, only the

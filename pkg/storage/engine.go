@@ -33,6 +33,7 @@ type Engine struct {
 	limit    time.Duration
 	stuck    time.Duration
 	now      func() time.Time
+	notify   func(Notice)
 }
 
 // group is a volume group that the driver was told of.
@@ -59,6 +60,8 @@ type Options struct {
 	// StuckAfter is for how long an operation may hold a group before the engine is not ready; default 2 minutes.
 	StuckAfter time.Duration
 	Now        func() time.Time // default time.Now
+	// Notify is told what users have to know, from the turns of groups: it does not wait for anything.
+	Notify func(Notice)
 }
 
 const (
@@ -79,7 +82,7 @@ func New(ctx context.Context, o Options) (*Engine, error) {
 	}
 	e := &Engine{
 		driver: o.Driver, nodeID: o.NodeID, node: NodeHash(o.NodeID), backends: o.Backends, kernel: o.Kernel,
-		limit: o.CommandLimit, stuck: o.StuckAfter, now: o.Now, fills: newFills(o.Fill),
+		limit: o.CommandLimit, stuck: o.StuckAfter, now: o.Now, fills: newFills(o.Fill), notify: o.Notify,
 	}
 	e.cow = o.COW.withDefaults()
 	if e.limit <= 0 {

@@ -7,8 +7,6 @@ import (
 	"slices"
 	"strconv"
 
-	"k8s.io/klog/v2"
-
 	"github.com/lvmsnap/lvmsnap/pkg/lvm"
 )
 
@@ -107,17 +105,20 @@ func (e *Engine) growOnline(ctx context.Context, c *lvm.Client, v *view, b Backe
 	if err := b.CreateVolume(ctx, c, nv); err != nil {
 		return nil, e.settle(ctx, v.group, c, reserve, reserveLV, err)
 	}
+	news := &fillNews{e: e}
+	news.of(v, lv, fillGrow)
 	return e.fills.start(ctx, reserve, true, func(ctx context.Context, f *fill) error {
-		if err := e.fillReserve(ctx, f, lv, size); err != nil {
-			klog.FromContext(ctx).Error(err, "Extents for a volume were not prepared", "lv", lv.Name)
+		if err := e.fillReserve(ctx, f, lv, size, news); err != nil {
+			news.failed(ctx, "Extents for a volume were not prepared", lv.Name, err, "has not grown; it is tried again with the next call")
 			return fmt.Errorf("%w: preparing extents for %s ended early and begins again with the next call: %s", ErrPending, lv.Name, err.Error())
 		}
+		news.finished(ctx, lv.Name)
 		return nil
 	}), nil
 }
 
 // fillReserve overwrites the reserve, and gives its extents to the volume if that is as it was.
-func (e *Engine) fillReserve(ctx context.Context, f *fill, lv lvm.LV, size int64) error {
+func (e *Engine) fillReserve(ctx context.Context, f *fill, lv lvm.LV, size int64, news *fillNews) error {
 	if err := e.fills.slots.Acquire(ctx, 1); err != nil {
 		return err
 	}
@@ -128,7 +129,7 @@ func (e *Engine) fillReserve(ctx context.Context, f *fill, lv lvm.LV, size int64
 		return c.Activate(ctx, reserve.Name)
 	})
 	if err == nil {
-		_, err = e.fills.o.Filler.Zero(ctx, device, e.fillOptions(ctx, f, fillGrow))
+		_, err = e.fills.o.Filler.Zero(ctx, device, e.fillOptions(ctx, f, fillGrow, news))
 	}
 	if err != nil {
 		return err

@@ -26,18 +26,18 @@ type target struct {
 // and whoever finds it without a job begins again.
 func (e *Engine) startFill(ctx context.Context, lv string, fresh bool) *fill {
 	return e.fills.start(ctx, lv, fresh, func(ctx context.Context, f *fill) error {
-		err := e.fill(ctx, f)
-		logger := klog.FromContext(ctx)
+		news := &fillNews{e: e}
+		err := e.fill(ctx, f, news)
 		switch {
 		case err == nil:
-			logger.Info("The content of a volume is complete", "lv", f.lv)
+			news.finished(ctx, f.lv)
 			return nil
-		case errors.Is(err, context.Canceled):
-			logger.Info("Filling a volume was interrupted", "lv", f.lv)
-		case final(err):
+		case final(err) && !errors.Is(err, context.Canceled):
+			news.failed(ctx, "Removing a volume whose source cannot be read", f.lv, err,
+				"is removed, its source cannot be read: delete its claim and make another from what can be")
 			return e.abandon(ctx, f, err)
 		default:
-			logger.Error(err, "Filling a volume failed", "lv", f.lv)
+			news.failed(ctx, "Filling a volume failed", f.lv, err, "has not got its content; it is tried again with the next call")
 		}
 		// The cause is told and not wrapped: it would look final, and the volume is still there.
 		return fmt.Errorf("%w: writing the content of %s ended early and begins again with the next call: %s", ErrPending, f.lv, err.Error())
@@ -46,16 +46,16 @@ func (e *Engine) startFill(ctx context.Context, lv string, fresh bool) *fill {
 
 // fill does the work of one job. The volume's own turn is taken at the begin and the end only, and the source's likewise:
 // while blocks are copied, the groups are free.
-func (e *Engine) fill(ctx context.Context, f *fill) error {
+func (e *Engine) fill(ctx context.Context, f *fill, news *fillNews) error {
 	if err := e.fills.slots.Acquire(ctx, 1); err != nil {
 		return err
 	}
 	defer e.fills.slots.Release(1)
-	t, err := e.openTarget(ctx, f)
+	t, err := e.openTarget(ctx, f, news)
 	if err != nil || t.kind == fillNone {
 		return err
 	}
-	o := e.fillOptions(ctx, f, t.kind)
+	o := e.fillOptions(ctx, f, t.kind, news)
 	o.OnCheckpoint = e.recordProgress(ctx, t, o.OnCheckpoint)
 	init := Init(t.record[tagInit])
 	switch t.kind {
@@ -79,12 +79,14 @@ func (e *Engine) fill(ctx context.Context, f *fill) error {
 	return nil
 }
 
-func (e *Engine) fillOptions(ctx context.Context, f *fill, kind string) blockcopy.Options {
+func (e *Engine) fillOptions(ctx context.Context, f *fill, kind string, news *fillNews) blockcopy.Options {
 	return blockcopy.Options{
 		Limiter: e.fills.o.Limiter, CheckpointInterval: min(e.fills.o.Checkpoint, blockcopy.DefaultCheckpointInterval),
 		OnCheckpoint: func(p blockcopy.Progress) {
 			f.progress.Store(&p)
-			klog.FromContext(ctx).Info("Filling a volume", "lv", f.lv, "kind", kind, "progress", p.String())
+			if !news.progress(ctx, p) {
+				klog.FromContext(ctx).Info("Filling a volume", "lv", f.lv, "kind", kind, "progress", p.String())
+			}
 		},
 	}
 }
@@ -114,7 +116,7 @@ func (e *Engine) recordProgress(ctx context.Context, t target, next func(blockco
 }
 
 // openTarget activates the volume; kind is fillNone when there is nothing to do any more.
-func (e *Engine) openTarget(ctx context.Context, f *fill) (target, error) {
+func (e *Engine) openTarget(ctx context.Context, f *fill, news *fillNews) (target, error) {
 	var out target
 	err := e.withLV(ctx, f.lv, changing, "fill "+f.lv, func(ctx context.Context, c *lvm.Client, v *view, lv lvm.LV) error {
 		vol, ok := v.volume(lv)
@@ -126,6 +128,7 @@ func (e *Engine) openTarget(ctx context.Context, f *fill) (target, error) {
 			return err
 		}
 		out = target{lv: lv, record: v.records.of(lv), filling: v.fillOf(lv), device: vol.DevicePath, zeroed: b.Zeroed()}
+		news.of(v, lv, out.kind)
 		if _, err = e.kernel.Info(ctx, v.group.Name(), lv.Name); errors.Is(err, dm.ErrNoDevice) {
 			err = c.Activate(ctx, lv.Name)
 		}
@@ -161,7 +164,6 @@ func (e *Engine) finishTarget(ctx context.Context, t target, init Init) error {
 
 // abandon removes a volume whose content can never be had, and returns why.
 func (e *Engine) abandon(ctx context.Context, f *fill, cause error) error {
-	klog.FromContext(ctx).Error(cause, "Removing a volume that cannot be filled", "lv", f.lv)
 	err := e.whenClosed(ctx, func() error {
 		return e.withLV(ctx, f.lv, changing, "undo "+f.lv, func(ctx context.Context, c *lvm.Client, v *view, lv lvm.LV) error {
 			if _, ok := v.volume(lv); !ok || v.fillOf(lv).kind != fillCopy {

@@ -90,7 +90,7 @@ func lvConditions(group string, lv lvm.LV) []Condition {
 			name + " is partly on a disk that is missing; see `pvs` and `vgs`",
 		})
 	case health == 'F':
-		out = append(out, Condition{SeverityInaccessible, "PoolFailed", "the thin pool of " + name + " has failed; see lvmthin(7), repair"})
+		out = append(out, Condition{SeverityInaccessible, PoolFailed, "the thin pool of " + name + " has failed; see lvmthin(7), repair"})
 	}
 	if lv.Attr.InvalidSnapshot() {
 		out = append(out, snapshotLost(group, lv))
@@ -138,7 +138,7 @@ func (v *view) fillConditions(lv lvm.LV) []Condition {
 
 func snapshotLost(group string, lv lvm.LV) Condition {
 	return Condition{
-		SeverityDataLoss, "SnapshotInvalid",
+		SeverityDataLoss, SnapshotInvalid,
 		fmt.Sprintf("the COW of snapshot %s/%s overflowed or could not be written, and its content is lost; it can only be deleted", group, lv.Name),
 	}
 }
@@ -153,7 +153,7 @@ func (v *view) snapshotConditions(cows []lvm.LV) []Condition {
 		case len(s.Conditions) > 0:
 			out = append(out, Condition{SeverityDegraded, s.Conditions[0].Reason, s.Conditions[0].Message})
 		case trouble != "":
-			out = append(out, Condition{SeverityDegraded, "COWCannotGrow", trouble})
+			out = append(out, Condition{SeverityDegraded, COWCannotGrow, trouble})
 		}
 	}
 	return out

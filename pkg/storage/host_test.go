@@ -50,6 +50,12 @@ func newHost(t *testing.T, groups ...string) *host {
 
 func open(t *testing.T, fake *lvmtest.LVM, names ...string) (*storage.Engine, error) {
 	t.Helper()
+	return openWith(t.Context(), t, fake, nil, names...)
+}
+
+// openWith has an option more, or another.
+func openWith(ctx context.Context, t *testing.T, fake *lvmtest.LVM, change func(*storage.Options), names ...string) (*storage.Engine, error) {
+	t.Helper()
 	var groups []*lvm.Group
 	for _, name := range names {
 		g, err := lvm.NewGroup(name, lvm.GroupOptions{Executor: fake})
@@ -58,14 +64,18 @@ func open(t *testing.T, fake *lvmtest.LVM, names ...string) (*storage.Engine, er
 		}
 		groups = append(groups, g)
 	}
-	e, err := storage.New(t.Context(), storage.Options{
+	o := storage.Options{
 		Driver: "csi.lvmsnap.io", NodeID: node, Groups: groups, Kernel: fake, Fill: storage.FillOptions{Filler: fake, Wait: time.Second, Checkpoint: time.Nanosecond},
 		COW: storage.COWOptions{Interval: 5 * time.Millisecond, ThresholdPercent: 70, ExtendPercent: 20},
 		Backends: map[storage.Type]storage.Backend{
 			storage.TypeThin:  thin.New(thin.Options{Kernel: fake, DataReservePercent: 5, MetadataReservePercent: 10}),
 			storage.TypeThick: thick.New(fake),
 		},
-	})
+	}
+	if change != nil {
+		change(&o)
+	}
+	e, err := storage.New(ctx, o)
 	if err == nil {
 		t.Cleanup(e.Close)
 	}

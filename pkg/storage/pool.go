@@ -112,7 +112,7 @@ func (v *view) checkPoolTakes(ctx context.Context, lv lvm.LV) error {
 				switch c.Reason {
 				case PoolReadOnly:
 					return fmt.Errorf("%w: nothing can be removed from it now: %s", ErrDamaged, c.Message)
-				case PoolSilent:
+				case PoolNotAnswering:
 					return fmt.Errorf("%w: %s", ErrBusy, c.Message)
 				}
 			}

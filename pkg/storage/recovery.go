@@ -61,10 +61,12 @@ func (r *recoveries) all() map[RecoveryKind]int64 {
 	return out
 }
 
-// recovered tells of a recovery: one line, one count.
+// recovered tells of a recovery, and counts it.
 func (v *view) recovered(ctx context.Context, r Recovery) {
-	klog.FromContext(ctx).Info("Recovered from an interrupted command",
-		"volumeGroup", v.group.Name(), "lv", r.LV, "kind", r.Kind, "found", r.Found, "done", r.Done)
+	lv, _ := v.find(r.LV)
+	v.e.tell(ctx, "Recovered from an interrupted command", nil, Notice{
+		Recovered, fmt.Sprintf("%s/%s: %s; the driver %s", v.group.Name(), r.LV, r.Found, r.Done), v.objects(lv),
+	}, "volumeGroup", v.group.Name(), "lv", r.LV, "kind", r.Kind)
 	c := &v.e.stats.recoveries
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -54,7 +54,7 @@ func TestPoolDoesNotAnswer(t *testing.T) {
 		}
 		list, err := h.Volumes(ctx)
 		must(t, err)
-		if len(list) != 1 || len(list[0].Conditions) != 1 || list[0].Conditions[0].Reason != storage.PoolSilent {
+		if len(list) != 1 || len(list[0].Conditions) != 1 || list[0].Conditions[0].Reason != storage.PoolNotAnswering {
 			t.Errorf("volumes: %+v", list)
 		}
 		_, err = h.Capacity(ctx, storage.Class{})

@@ -175,7 +175,9 @@ func (v *view) recordLost(ctx context.Context, c *lvm.Client, lv lvm.LV) error {
 		return nil
 	}
 	v.e.stats.cowLost.Add(1)
-	klog.FromContext(ctx).Error(nil, "A COW snapshot is lost", "volumeGroup", v.group.Name(), "lv", lv.Name)
+	v.e.tell(ctx, "A COW snapshot is lost", nil, Notice{
+		SnapshotInvalid, snapshotLost(v.group.Name(), lv).Message + ": do so, and give the next one a larger cowSize", v.objects(lv),
+	}, "volumeGroup", v.group.Name(), "lv", lv.Name)
 	return c.ChangeTags(ctx, lv.Name, nil, []string{tag(tagInvalid, strconv.FormatInt(v.e.now().UnixNano(), 10))})
 }
 

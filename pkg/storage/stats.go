@@ -11,6 +11,7 @@ type Stats struct {
 	Groups                       []GroupStats
 	COWGrown, COWFailed, COWLost int64 // COW snapshots: how often they grew, could not, or were found lost
 	Recoveries                   map[RecoveryKind]int64
+	Notices                      map[string]int64 // by reason
 }
 
 // FillStats is one volume that is being zeroed or copied.
@@ -31,13 +32,14 @@ type GroupStats struct {
 type counters struct {
 	cowGrown, cowFailed, cowLost atomic.Int64
 	recoveries                   recoveries
+	notices                      notices
 }
 
 // Stats are the numbers of now.
 func (e *Engine) Stats() Stats {
 	s := Stats{
 		COWGrown: e.stats.cowGrown.Load(), COWFailed: e.stats.cowFailed.Load(), COWLost: e.stats.cowLost.Load(),
-		Recoveries: e.stats.recoveries.all(),
+		Recoveries: e.stats.recoveries.all(), Notices: e.stats.notices.all(),
 	}
 	for _, g := range e.groups {
 		s.Groups = append(s.Groups, e.groupStats(g))

@@ -224,12 +224,6 @@ const (
 	GrowthFailed  = "error"
 )
 
-// The reasons of conditions of a pool that takes no changes.
-const (
-	PoolReadOnly = "PoolReadOnly"
-	PoolSilent   = "PoolNotAnswering"
-)
-
 // Group is how full a volume group is.
 type Group struct {
 	Name                 string

@@ -3,6 +3,7 @@ package storage
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -26,9 +27,9 @@ const (
 type watch struct {
 	e      *Engine
 	group  *group
-	free   int64           // bytes of the group's extents
-	seen   map[string]look // by what is watched, a UUID with or without more
-	wrong  map[string]bool // conditions of pools that were logged
+	free   int64                // bytes of the group's extents
+	seen   map[string]look      // by what is watched, a UUID with or without more
+	wrong  map[string]time.Time // conditions of pools, and when they were told of
 	health health
 }
 
@@ -123,7 +124,7 @@ func (w *watch) pools(ctx context.Context, v *view, before map[string]look) erro
 			}
 		}
 	}
-	w.tell(ctx, all)
+	w.tell(ctx, v, all)
 	return failed
 }
 
@@ -147,23 +148,28 @@ func (w *watch) pool(ctx context.Context, b Grower, p Pool, before map[string]lo
 	return err
 }
 
-// tell logs what has become wrong with pools, and what has become right again.
-func (w *watch) tell(ctx context.Context, pools []Pool) {
-	now := map[string]bool{}
-	logger := klog.FromContext(ctx).WithValues("volumeGroup", w.group.Name())
+// tell tells of what has become wrong with pools, and what has become right again.
+func (w *watch) tell(ctx context.Context, v *view, pools []Pool) {
+	now := map[string]time.Time{}
+	group := w.group.Name()
 	for _, p := range pools {
 		for _, c := range p.Conditions {
 			key := p.Name + " " + c.Reason
-			now[key] = true
-			if !w.wrong[key] {
-				logger.Info("A pool needs care", "pool", p.Name, "reason", c.Reason, "message", c.Message)
+			last, known := w.wrong[key]
+			if !known || w.e.now().Sub(last) >= tellAgain {
+				last = w.e.now()
+				w.e.tell(ctx, "A pool needs care", nil, Notice{c.Reason, c.Message, v.poolObjects(ctx, p.Name, c.Reason)},
+					"volumeGroup", group, "pool", p.Name)
 			}
+			now[key] = last
 		}
 	}
 	for key := range w.wrong {
 		pool, reason, _ := strings.Cut(key, " ")
-		if !now[key] && slices.ContainsFunc(pools, func(p Pool) bool { return p.Name == pool }) {
-			logger.Info("A pool has recovered", "pool", pool, "reason", reason)
+		if _, still := now[key]; !still && slices.ContainsFunc(pools, func(p Pool) bool { return p.Name == pool }) {
+			w.e.tell(ctx, "A pool has recovered", nil, Notice{
+				PoolRecovered, fmt.Sprintf("thin pool %s/%s: %s is over", group, pool, reason), v.poolObjects(ctx, pool, reason),
+			}, "volumeGroup", group, "pool", pool, "was", reason)
 		}
 	}
 	w.wrong = now

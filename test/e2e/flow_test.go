@@ -86,6 +86,7 @@ func TestKubernetes(t *testing.T) {
 		{"content made anew", contentMadeAnew},
 		{"full pool", fullPool},
 		{"driver killed", driverKilled},
+		{"events", events},
 		{"100 snapshots", hundredSnapshots},
 	} {
 		t.Run(flow.name, func(t *testing.T) {

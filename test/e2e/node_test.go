@@ -79,7 +79,11 @@ func newNode(c *cluster, name string, group labtest.Options, manifests []*unstru
 	c.typed(ofKind(manifests, "DaemonSet"), daemonSet)
 	n.register(daemonSet)
 
-	n.Driver = driverproc.Start(c.t, driverproc.Options{Groups: []string{vg.Name}, NodeID: name, Flags: []string{"--driver-name", driverName, "-v=5"}}) // 5: with the beginning of calls
+	n.Driver = driverproc.Start(c.t, driverproc.Options{
+		Groups: []string{vg.Name}, NodeID: name,
+		Flags: []string{"--driver-name", driverName, "--kubernetes-events", "-v=5"}, // 5: with the beginning of calls
+		Env:   c.asPod(systemNamespace, daemonSet.Spec.Template.Spec.ServiceAccountName),
+	})
 	n.sidecars(daemonSet)
 	return n
 }

@@ -135,7 +135,7 @@ func TestPoolAutoextend(t *testing.T) {
 	labtest.Run(t, "lvremove", "--yes", c.vg.Name+"/theirs")
 	c.until("growth with extents again", func() bool { return used(c.poolStatus()[2]) <= 70 })
 	c.until("recovery", func() bool {
-		return c.health(keep) == "" && strings.Contains(c.driver.Log(), `"A pool has recovered" volumeGroup="`+c.vg.Name+`" pool="pool" reason="PoolCannotGrow"`)
+		return c.health(keep) == "" && strings.Contains(c.driver.Log(), "thin pool "+c.vg.Name+"/pool: PoolCannotGrow is over")
 	})
 	c.snapshot("cow", thick)
 	r := c.use(c.volume("restored", block, fromSnapshot(s)), block)

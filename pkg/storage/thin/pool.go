@@ -56,7 +56,7 @@ func (b *Backend) problems(m lvm.Metadata, pool string, st dm.PoolStatus) []prob
 	}
 	switch st.Mode {
 	case dm.PoolFailed:
-		add(storage.ErrDamaged, storage.SeverityInaccessible, "PoolFailed",
+		add(storage.ErrDamaged, storage.SeverityInaccessible, storage.PoolFailed,
 			"has failed; see the kernel log and lvmthin(7): lvconvert --repair %s", name)
 		return out // the numbers mean nothing
 	case dm.PoolReadOnly:
@@ -72,21 +72,21 @@ func (b *Backend) problems(m lvm.Metadata, pool string, st dm.PoolStatus) []prob
 		if st.ErrorIfNoSpace {
 			writers = "fail (lvs -o lv_when_full: error, or they have waited too long)"
 		}
-		add(storage.ErrNoSpace, storage.SeverityDegraded, "PoolOutOfDataSpace",
+		add(storage.ErrNoSpace, storage.SeverityDegraded, storage.PoolOutOfDataSpace,
 			"is out of data space, all of its %s are used, and writes that need more %s: lvextend --size +SIZE %s, or delete snapshots or volumes",
 			storage.HumanBytes(st.SizeBytes()), writers, name)
 	case dm.PoolReadWrite:
 	}
 	if st.NeedsCheck {
-		add(storage.ErrDamaged, storage.SeverityDegraded, "PoolNeedsCheck",
+		add(storage.ErrDamaged, storage.SeverityDegraded, storage.PoolNeedsCheck,
 			"needs a metadata check: deactivate it and run lvconvert --repair %s", name)
 	}
 	if st.SkipZeroing {
-		add(storage.ErrDamaged, storage.SeverityDegraded, "PoolNotZeroing",
+		add(storage.ErrDamaged, storage.SeverityDegraded, storage.PoolNotZeroing,
 			"does not zero new blocks, so a volume could show another's old data: lvchange --zero y %s", name)
 	}
 	if free := 100 - st.DataPercent(); free < b.dataReserve {
-		add(storage.ErrNoSpace, storage.SeverityDegraded, "PoolDataLow",
+		add(storage.ErrNoSpace, storage.SeverityDegraded, storage.PoolDataLow,
 			"has %s of %s data used (%.1f%%), the reserve is %g%% (--pool-data-reserve): delete snapshots or volumes, or lvextend --size +SIZE %s",
 			storage.HumanBytes(st.UsedBytes()), storage.HumanBytes(st.SizeBytes()), st.DataPercent(), b.dataReserve, name)
 	}
@@ -95,12 +95,12 @@ func (b *Backend) problems(m lvm.Metadata, pool string, st dm.PoolStatus) []prob
 		if kept > b.metadataReserve {
 			why = "LVM's own, for metadata of this size"
 		}
-		add(storage.ErrNoSpace, storage.SeverityDegraded, "PoolMetadataLow",
+		add(storage.ErrNoSpace, storage.SeverityDegraded, storage.PoolMetadataLow,
 			"has %s of %s metadata used (%d of %d blocks, %.1f%%), the reserve is %.3g%% (%s): lvextend --poolmetadatasize +SIZE %s, or delete snapshots or volumes",
 			storage.HumanBytes(st.UsedMetadataBytes()), storage.HumanBytes(st.MetadataBytes()), st.UsedMetadataBlocks, st.TotalMetadataBlocks, st.MetadataPercent(), kept, why, name)
 	}
 	if data, metadata := b.wanted(st, storage.PoolUse{}); data > 0 && b.growable(m, st) == 0 || metadata > 0 && m.FreeBytes < 2*m.ExtentBytes {
-		add(nil, storage.SeverityDegraded, "PoolCannotGrow",
+		add(nil, storage.SeverityDegraded, storage.PoolCannotGrow,
 			"cannot grow, its group has %s free: vgextend %s DISK, or delete thick volumes (data %.1f%%, metadata %.1f%% used; --pool-autoextend-threshold=%g%%)",
 			storage.HumanBytes(m.FreeBytes), m.Group, st.DataPercent(), st.MetadataPercent(), b.growth.ThresholdPercent)
 	}
@@ -119,10 +119,10 @@ func (b *Backend) Pools(ctx context.Context, m lvm.Metadata) ([]storage.Pool, er
 		var silence *silentError
 		switch {
 		case errors.As(err, &silence):
-			p.Conditions = []storage.Condition{{Severity: storage.SeverityInaccessible, Reason: storage.PoolSilent, Message: silence.message()}}
+			p.Conditions = []storage.Condition{{Severity: storage.SeverityInaccessible, Reason: storage.PoolNotAnswering, Message: silence.message()}}
 		case errors.Is(err, dm.ErrNoDevice):
 			p.Conditions = []storage.Condition{{
-				Severity: storage.SeverityInaccessible, Reason: "PoolInactive",
+				Severity: storage.SeverityInaccessible, Reason: storage.PoolInactive,
 				Message: fmt.Sprintf("thin pool %s/%s is not active: lvchange --activate y %s/%s", m.Group, lv.Name, m.Group, lv.Name),
 			}}
 		case err != nil:
