@@ -162,12 +162,17 @@ func TestHelp(t *testing.T) {
 	}
 }
 
-func TestVerbosity(t *testing.T) {
+// restoreVerbosity sets klog's level, which belongs to the process, back when the test ends.
+func restoreVerbosity(t *testing.T) {
 	t.Cleanup(func() {
 		if err := newFlagSet(new(options)).Set("v", "0"); err != nil {
 			t.Error(err)
 		}
 	})
+}
+
+func TestVerbosity(t *testing.T) {
+	restoreVerbosity(t)
 	for level, arg := range map[klog.Level]string{3: "-v3", 4: "-v=4", 5: "--v=5"} {
 		if _, err := parseFlags([]string{"--volume-group=a", arg}, new(bytes.Buffer)); err != nil {
 			t.Fatal(err)
@@ -190,7 +195,7 @@ func TestFlagsAreDocumented(t *testing.T) {
 	}
 	// Defaults that a flag cannot show by itself.
 	spelled := map[string]string{
-		"volume-group": "required", "node-id": "`$NODE_NAME`, else the host name", "metrics-address": "empty: off",
+		"volume-group": "required", "node-id": "`$NODE_NAME`, else the host name", "metrics-address": "empty: off", "kubelet-dir": "empty: any path",
 		"host-namespace": "off", "enable-pprof": "off", "kubernetes-events": "off", "version": "", "vmodule": "empty",
 	}
 	newFlagSet(new(options)).VisitAll(func(f *pflag.Flag) {

@@ -19,6 +19,7 @@ func TestFlagsOfManifests(t *testing.T) {
 	if err := json.Unmarshal(text, &inputs); err != nil {
 		t.Fatal(err)
 	}
+	restoreVerbosity(t)
 	hostNamespace, metrics, events := 0, 0, 0
 	t.Setenv("NODE_NAME", "worker-1")
 	for _, args := range inputs.Args {
