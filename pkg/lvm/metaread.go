@@ -37,7 +37,7 @@ type DiskReader struct {
 	mu      sync.Mutex
 	areas   []metadataArea
 	disks   []*os.File // all physical volumes, for Flush
-	headers []byte // of all areas, when last was read
+	headers []byte     // of all areas, when last was read
 	last    Metadata
 	parser  metadataParser
 	buffer  []byte // for the next text
