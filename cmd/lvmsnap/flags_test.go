@@ -191,7 +191,7 @@ func TestFlagsAreDocumented(t *testing.T) {
 	// Defaults that a flag cannot show by itself.
 	spelled := map[string]string{
 		"volume-group": "required", "node-id": "`$NODE_NAME`, else the host name", "metrics-address": "empty: off",
-		"host-namespace": "off", "enable-pprof": "off", "version": "", "vmodule": "empty",
+		"host-namespace": "off", "enable-pprof": "off", "version": "", "vmodule": "empty", "kubelet-dir": "empty: any path",
 	}
 	newFlagSet(new(options)).VisitAll(func(f *pflag.Flag) {
 		column, ok := documented[f.Name]
