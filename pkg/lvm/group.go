@@ -20,6 +20,8 @@ type Group struct {
 
 	waiting atomic.Int64
 	turn    atomic.Pointer[turn] // nil: nobody has it
+
+	unflushed atomic.Bool // something may have been changed that the disks have not made durable
 }
 
 // maxWaiting bounds the queue: beyond it a caller is refused rather than kept.
@@ -42,7 +44,9 @@ func NewGroup(name string, o GroupOptions) (*Group, error) {
 	if o.Reader != nil {
 		client.reader = newBoundedReader(o.Reader)
 	}
-	return &Group{name: name, client: client, turns: semaphore.NewWeighted(1)}, nil
+	g := &Group{name: name, client: client, turns: semaphore.NewWeighted(1)}
+	g.unflushed.Store(true)
+	return g, nil
 }
 
 // Name of the volume group.
@@ -70,7 +74,14 @@ func (g *Group) Do(ctx context.Context, purpose string, limit time.Duration, fn 
 	defer cancel()
 	client := *g.client
 	client.turn = t
-	return fn(run, &client)
+	err = fn(run, &client)
+	if t.changed() {
+		g.unflushed.Store(true)
+	}
+	if err == nil {
+		err = g.flush(run, &client)
+	}
+	return err
 }
 
 // View is Client.View for those who only look. It waits for nobody's turn unless LVM itself must be asked.

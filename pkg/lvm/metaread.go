@@ -36,7 +36,8 @@ type MetadataReader interface {
 type DiskReader struct {
 	mu      sync.Mutex
 	areas   []metadataArea
-	headers []byte // of all areas, when last was read
+	disks   []*os.File // all physical volumes, for Flush
+	headers []byte     // of all areas, when last was read
 	last    Metadata
 	parser  metadataParser
 	buffer  []byte // for the next text
@@ -89,7 +90,8 @@ func (r *DiskReader) forget() error {
 	for _, a := range r.areas {
 		errs = append(errs, a.file.Close())
 	}
-	r.areas, r.headers, r.last, r.parser, r.buffer = nil, nil, Metadata{}, metadataParser{}, nil
+	closeAll(r.disks)
+	r.areas, r.disks, r.headers, r.last, r.parser, r.buffer = nil, nil, nil, Metadata{}, metadataParser{}, nil
 	return errors.Join(errs...)
 }
 
@@ -112,7 +114,8 @@ func (r *DiskReader) locate(ctx context.Context, c *Client) error {
 	if len(r.areas) == 0 {
 		return errors.New("no physical volume has a metadata area")
 	}
-	return nil
+	r.disks, err = openDisks(paths)
+	return err
 }
 
 // read returns what is on the disks, from memory when no header has changed.

@@ -56,6 +56,7 @@ type turn struct {
 	mu      sync.Mutex
 	busy    Busy
 	outlive []<-chan struct{} // the ends of commands that go on after the operation
+	changes bool              // a command was run that changes something
 }
 
 func (t *turn) begin(args []string) {
@@ -65,6 +66,13 @@ func (t *turn) begin(args []string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.busy.Command, t.busy.CommandSince = commandName(args), time.Now()
+	t.changes = t.changes || !reads(args[0])
+}
+
+func (t *turn) changed() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.changes
 }
 
 // end is told when a command has ended, or goes on without its caller.

@@ -94,7 +94,9 @@ func (k *trap) build(owner int) {
 	k.before = k.seen()
 	k.Cleanup(func() { // what could not be unmounted while it was swapped, and what was mounted on a directory that the tenant was moving
 		for _, name := range []string{"node", "target", "target.link", "staging", "staging.link"} {
-			for unix.Unmount(filepath.Join(k.kubelet, "pods/p", name), unix.UMOUNT_NOFOLLOW) == nil {
+			var err error
+			for err == nil {
+				err = unix.Unmount(filepath.Join(k.kubelet, "pods/p", name), unix.UMOUNT_NOFOLLOW)
 			}
 		}
 	})

@@ -63,14 +63,25 @@ func (v *view) leftover(lv lvm.LV) (kind RecoveryKind, why string) {
 }
 
 // halfMade: LVM makes a COW snapshot in two commits, and between them it is a plain volume with the snapshot's name and tags.
-// What an LV is, LVM says, and not the tags: this one shows nothing of its origin. (A finished snapshot that somebody
-// split from its origin is plain, too, but read-only.)
+// What an LV is, LVM says, and not the tags: this one shows nothing of its origin. (A finished snapshot that was split from its
+// origin is plain, too, but read-only: see splitOff.)
 func (v *view) halfMade(lv lvm.LV) bool {
 	if lv.Pool != "" || lv.Attr.Type() != lvm.TypeLinear || !lv.Attr.Writable() {
 		return false // without a look at its tags: this is asked of every LV at every look
 	}
 	_, snapshot := v.owned(lv, SnapshotLV)
 	return snapshot || v.isClone(lv)
+}
+
+// splitOff: the COW of a finished snapshot without its origin, as an lvremove leaves it that died between its two commits, or
+// somebody's lvconvert --splitsnapshot. What can be read of it is the COW's own format and no volume's data. Nobody can use it,
+// and it is kept: it may be joined again, and is deleted with the snapshot.
+func (v *view) splitOff(lv lvm.LV) bool {
+	if lv.Pool != "" || lv.Attr.Type() != lvm.TypeLinear || lv.Attr.Writable() {
+		return false
+	}
+	_, snapshot := v.owned(lv, SnapshotLV)
+	return snapshot
 }
 
 func (v *view) ours(lv lvm.LV) bool {

@@ -279,6 +279,29 @@ func TestHalfMadeCOWSnapshot(t *testing.T) {
 	}
 }
 
+// Of a snapshot whose removal died only the COW is left: that is nobody's data, and nothing is made of it.
+func TestSplitOffCOW(t *testing.T) {
+	h := newHost(t)
+	ctx := t.Context()
+	v := h.thick(t)
+	h.write(t, v, "v1")
+	s, err := h.cut(ctx, "s", v)
+	must(t, err)
+	h.SplitOff(group, lvName(t, s.ID))
+	if found, err := h.Snapshot(ctx, s.ID); err != nil || found.Ready {
+		t.Errorf("%+v, %v", found, err)
+	}
+	if again, err := h.cut(ctx, "s", v); !errors.Is(err, storage.ErrDamaged) {
+		t.Errorf("cut again: %+v, %v; want ErrDamaged", again, err)
+	}
+	if r, err := h.restore(ctx, s.ID, 0); !errors.Is(err, storage.ErrDamaged) {
+		t.Errorf("restored: %+v, %v; want ErrDamaged", r, err)
+	}
+	must(t, h.DeleteSnapshot(ctx, s.ID))
+	_, err = h.cut(ctx, "s", v)
+	must(t, err)
+}
+
 // A lost snapshot is never ready, whether it is active or not.
 func TestInvalidSnapshot(t *testing.T) {
 	h := newHost(t)

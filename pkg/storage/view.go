@@ -84,6 +84,9 @@ func (v *view) state(lv lvm.LV) State {
 	if v.halfMade(lv) {
 		return StatePhantom
 	}
+	if v.splitOff(lv) {
+		return StateUnknown
+	}
 	for _, of := range v.states {
 		if s := of(lv); s != StateUnknown {
 			return s

@@ -43,6 +43,12 @@ func (u *use) pour(from, to int64) error {
 // metric is the value of a series of the group's, as text; empty: there is none.
 func (c *co) metric(name string, labels ...string) string {
 	c.t.Helper()
+	return c.series(name, append(labels, `volume_group="`+c.vg.Name+`"`)...)
+}
+
+// series is the value of the first series of a metric with these labels.
+func (c *co) series(name string, labels ...string) string {
+	c.t.Helper()
 	res, err := http.Get("http://" + metricsAddress + "/metrics")
 	c.ok(err)
 	defer res.Body.Close()
@@ -50,7 +56,7 @@ func (c *co) metric(name string, labels ...string) string {
 	c.ok(err)
 	for line := range strings.Lines(string(body)) {
 		series, value, _ := strings.Cut(strings.TrimSpace(line), " ")
-		found := strings.HasPrefix(series, name+"{") && strings.Contains(series, `volume_group="`+c.vg.Name+`"`)
+		found := strings.HasPrefix(series, name+"{")
 		for _, label := range labels {
 			found = found && strings.Contains(series, label)
 		}

@@ -236,6 +236,15 @@ func (l *LVM) SetCOWUsage(group, lv string, bytes int64) {
 	v.overflow()
 }
 
+// SplitOff leaves of a COW snapshot its COW, as an lvremove does that dies between its two commits.
+func (l *LVM) SplitOff(group, lv string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	_, v := l.volume(group, lv)
+	must(v.cow != nil, "%s/%s is not a COW snapshot", group, lv)
+	v.cow, v.origin, v.active = nil, "", false
+}
+
 // Content is what a volume holds, active or not.
 func (l *LVM) Content(group, lv string) string {
 	l.mu.Lock()

@@ -137,7 +137,8 @@ func checkProgram(argv []string, group, dir string) error {
 	}
 	last := argv[len(argv)-1]
 	device := strings.HasPrefix(last, "/dev/"+group+"/csi-") && !strings.HasSuffix(last, "theirs")
-	if !device && !(argv[0] == "mount" && mountPlaces.MatchString(last)) && !strings.HasPrefix(last, dir+"/") {
+	place := argv[0] == "mount" && mountPlaces.MatchString(last)
+	if !device && !place && !strings.HasPrefix(last, dir+"/") {
 		return fmt.Errorf("a program was to work on %q: %q", last, argv)
 	}
 	return nil

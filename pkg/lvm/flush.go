@@ -1,0 +1,88 @@
+package lvm
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+)
+
+// Flusher is a MetadataReader that can make durable what LVM has written.
+type Flusher interface {
+	// Flush returns when all that was written to the group's disks is safe from a power cut.
+	Flush(ctx context.Context, c *Client) error
+}
+
+// flush is the end of a turn that changed something, or of the first one, since nobody knows whether the last driver came to
+// this. LVM writes metadata and COW headers past the page cache, and does not flush the disks' own caches: a snapshot was lost that
+// had been reported ready, when the power was cut before somebody else's flush. (A thin pool flushes with its commits.)
+func (g *Group) flush(ctx context.Context, c *Client) error {
+	f, ok := c.reader.(Flusher)
+	if !ok || !g.unflushed.Load() {
+		return nil
+	}
+	g.unflushed.Store(false) // whatever is changed meanwhile is another turn's
+	done := make(chan error, 1)
+	go func() { done <- f.Flush(ctx, c) }()
+	var err error
+	select {
+	case err = <-done:
+	case <-ctx.Done():
+		err = context.Cause(ctx)
+	}
+	if err != nil {
+		g.unflushed.Store(true)
+		return fmt.Errorf("%w: volume group %s: the disks cannot be flushed: %w", ErrOutcomeUnknown, g.name, err)
+	}
+	return nil
+}
+
+// Flush implements Flusher, if the reader does.
+func (b *boundedReader) Flush(ctx context.Context, c *Client) error {
+	if f, ok := b.MetadataReader.(Flusher); ok {
+		return f.Flush(ctx, c)
+	}
+	return nil
+}
+
+// Flush implements Flusher.
+func (r *DiskReader) Flush(ctx context.Context, c *Client) error {
+	r.mu.Lock()
+	disks := slices.Clone(r.disks) // a disk that hangs must not keep readers waiting; os.File outlives a Close during a Sync
+	r.mu.Unlock()
+	if len(disks) == 0 {
+		paths, err := c.PhysicalVolumes(ctx)
+		if err != nil {
+			return err
+		}
+		disks, err = openDisks(paths)
+		defer closeAll(disks)
+		if err != nil {
+			return err
+		}
+	}
+	var errs []error
+	for _, disk := range disks {
+		errs = append(errs, disk.Sync())
+	}
+	return errors.Join(errs...)
+}
+
+// openDisks opens physical volumes for Sync, which for a block device also sends it a flush, whoever wrote to it.
+func openDisks(paths []string) (disks []*os.File, err error) {
+	for _, path := range paths {
+		disk, err := os.Open(path) //nolint:gosec // a path that LVM gave
+		if err != nil {
+			return disks, err
+		}
+		disks = append(disks, disk)
+	}
+	return disks, nil
+}
+
+func closeAll(files []*os.File) {
+	for _, f := range files {
+		_ = f.Close()
+	}
+}
