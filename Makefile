@@ -209,6 +209,14 @@ e2e-scheduler:
 e2e-chart: | $(OUTPUT)
 	@$(GO) -C test/manifests test -count 1 -run TestBaseIsRendered -rendered $(abspath $(OUTPUT))/chart.yaml .
 
+# The version is what API server and sidecars go by; they have none of their own when built so.
+.PHONY: e2e-programs
+e2e-programs:
+	@mkdir -p $(E2E_BIN)
+	version=$$($(GO) -C test/e2e/cluster list -m -f '{{.Version}}' k8s.io/kubernetes)
+	$(STATIC_E2E) -ldflags "-s -w -X k8s.io/component-base/version.gitVersion=$$version -X k8s.io/client-go/pkg/version.gitVersion=$$version" \
+	  -o $(E2E_BIN)/ tool
+
 .PHONY: e2e-kubelet
 e2e-kubelet: bin/lab bin/controlplane image-test e2e-kubelet-programs | $(OUTPUT) ## The manifests, and Helm's output, on a real kubelet and containerd with the image, in the lab (as root; the first time builds Kubernetes)
 	@hack/need containerd=containerd runc=runc /usr/lib/cni/ptp=containernetworking-plugins busybox=busybox-static ip=iproute2
@@ -220,28 +228,17 @@ e2e-kubelet: bin/lab bin/controlplane image-test e2e-kubelet-programs | $(OUTPUT
 	export E2E_CRDS
 	disk=$(abspath $(OUTPUT)/kubelet.img)
 	trap 'rm -f "$$disk"' EXIT
-	$(GO) -C test/e2e test -tags lab -exec "$(abspath bin/lab) --memory 4G --disk $(E2E_IMAGES)/disk.img --disks 0 $(LABFLAGS) --" -count 1 -v -run TestImages ./kubelet
+	$(GO) -C test/e2e test -tags lab -exec "$(abspath bin/lab) --mode uml --memory 4G --disk $(E2E_IMAGES)/disk.img --disks 0 $(LABFLAGS) --" -count 1 -v -run TestImages ./kubelet
 	cp --sparse=always $(E2E_IMAGES)/disk.img "$$disk"
-	$(GO) -C test/e2e test -tags lab -exec "unshare --net $(abspath bin/controlplane) $(abspath bin/lab) --memory 4G --disk $$disk --disks 2 $(LABFLAGS) --" \
+	$(GO) -C test/e2e test -tags lab -exec "unshare --net $(abspath bin/controlplane) $(abspath bin/lab) --mode uml --memory 4G --disk $$disk --disks 2 $(LABFLAGS) --" \
 	  -count 1 -timeout 28m -v -run '$(if $(RUN),$(RUN),TestKubelet)' ./kubelet
 
-# The version is what API server and sidecars go by; they have none of their own when built so.
-.PHONY: e2e-programs
-e2e-programs:
-	@$(call build-e2e,$$($(GO) -C test/e2e/cluster list tool | grep -vE '/(kubelet|kube-scheduler)$$'))
-
-# The sidecars that the module proxy does not have, too.
+# Kubelet, and the sidecars that the module proxy does not have.
 .PHONY: e2e-kubelet-programs
-e2e-kubelet-programs:
-	@$(call build-e2e,tool ./...)
-
-define build-e2e
-mkdir -p $(E2E_BIN)
-	version=$$($(GO) -C test/e2e/cluster list -m -f '{{.Version}}' k8s.io/kubernetes)
-	set -x
+e2e-kubelet-programs: e2e-programs
+	@version=$$($(GO) -C test/e2e/cluster list -m -f '{{.Version}}' k8s.io/kubernetes)
 	$(STATIC_E2E) -ldflags "-s -w -X k8s.io/component-base/version.gitVersion=$$version -X k8s.io/client-go/pkg/version.gitVersion=$$version" \
-	  -o $(E2E_BIN)/ $(1)
-endef
+	  -o $(E2E_BIN)/ k8s.io/kubernetes/cmd/kubelet ./csi-node-driver-registrar ./livenessprobe
 
 .PHONY: fuzz
 fuzz: ## Run every fuzz target for a while [FUZZTIME=10s RUN=FuzzName]

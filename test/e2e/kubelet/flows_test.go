@@ -170,6 +170,9 @@ func driverKilled(c *cluster) {
 			return err
 		})
 		kill()
+		if got, err := c.get(c.context(), o); err == nil {
+			t.Logf("killed; ready: %q", field(got, "status", "readyToUse"))
+		}
 		snapshots = append(snapshots, o)
 	}
 	for _, o := range snapshots {

@@ -129,6 +129,7 @@ func (c *cluster) awaitDriver() {
 		}
 		return nil
 	})
+	c.t.Log(c.pods(c.context()))
 }
 
 // pods says how those of the manifests are.
@@ -146,6 +147,9 @@ func (c *cluster) pods(ctx context.Context) string {
 			}
 		}
 		for _, status := range pod.Status.ContainerStatuses {
+			if status.RestartCount > 0 {
+				out = append(out, fmt.Sprintf("%s: %d restarts", status.Name, status.RestartCount))
+			}
 			if w := status.State.Waiting; w != nil && w.Message != "" {
 				out = append(out, status.Name+": "+w.Message)
 			}
