@@ -164,9 +164,12 @@ func (c *cluster) start(binary, name string, args ...string) {
 // container is a program that is started again when it ends, as kubelet does: sidecars end when the driver does.
 func (c *cluster) container(env []string, binary, name string, args ...string) {
 	c.t.Helper()
-	c.supervise(name, c.command(env, binary, name, args...), func(error) *exec.Cmd {
+	first := c.command(env, binary, name, args...)
+	c.supervise(name, first, func(error) *exec.Cmd {
 		time.Sleep(time.Second) // kubelet's back-off, of which nothing tells the end
-		return c.command(env, binary, name, args...)
+		next := exec.Command(first.Path, args...)
+		next.Env = first.Env
+		return next
 	})
 }
 

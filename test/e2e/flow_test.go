@@ -146,13 +146,14 @@ func dryRun(c *cluster) {
 	t.Logf("the API server accepts %d objects", accepted)
 }
 
-// snapshotController runs what the Deployment says, with its account's rights.
+// snapshotController runs what the Deployment says, with its account's rights. It ends when it cannot renew its lease in time, which happens
+// with a machine that is slow enough.
 func (c *cluster) snapshotController(deployment *unstructured.Unstructured) {
 	c.t.Helper()
 	containers, _, _ := unstructured.NestedSlice(deployment.Object, "spec", "template", "spec", "containers")
 	args, _, _ := unstructured.NestedStringSlice(containers[0].(map[string]any), "args")
 	account := field(deployment, "spec", "template", "spec", "serviceAccountName")
-	c.start("snapshot-controller", "snapshot-controller",
+	c.container(nil, "snapshot-controller", "snapshot-controller",
 		append(args, "--kubeconfig="+c.kubeconfigOf("kube-system", account), "--leader-election-namespace=kube-system")...)
 }
 

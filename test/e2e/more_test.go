@@ -287,7 +287,7 @@ func driverKilled(n *node) {
 func hundredSnapshots(n *node) {
 	c := n.c
 	source := n.claim(example(c.t, "volume.yaml"))
-	const number, patience = 100, 5 * time.Minute
+	const number, patience = 100, 8 * time.Minute
 	var all []*unstructured.Unstructured
 	for i := range number {
 		o := ofKind(example(c.t, "snapshot.yaml"), "VolumeSnapshot")
