@@ -20,12 +20,14 @@ const pageTimeout = 3 * time.Minute
 const marker = "\x1e block "
 
 // preamble makes the machine what the pages speak of: empty disks /dev/sdX, /dev/sdY and /dev/sdZ, our programs in the PATH,
-// and a /mnt of the page's own, for the lab's root is the host's file system.
+// and a /mnt of the page's own, for the lab's root is the host's file system. pvmove needs dm-mirror, which User Mode Linux loads
+// only for whoever asks the kernel's own modprobe.
 const preamble = `set -euo pipefail
 mount --make-rprivate /
 mount -t tmpfs docs /mnt
 IFS=, read -r -a disks <<<"$LAB_DISKS"
 for i in 0 1 2; do ln -s "${disks[i]}" "/dev/sd$(cut -c$((i + 1)) <<<XYZ)"; done
+if [[ $LAB_MODE_ACTIVE = uml ]]; then "$(</proc/sys/kernel/modprobe)" -a dm-mirror; fi
 leave() {
   for job in $(jobs -p); do kill "$job" 2>/dev/null || true; done
   wait
