@@ -47,7 +47,10 @@ func runPage(ctx context.Context, root string, p *page, out io.Writer) (err erro
 		return err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	env := append(os.Environ(), "PATH="+filepath.Join(root, "bin")+":"+os.Getenv("PATH"), "LC_ALL=C.UTF-8")
+	if err := writeConf(dir); err != nil {
+		return err
+	}
+	env := append(os.Environ(), "PATH="+filepath.Join(root, "bin")+":"+os.Getenv("PATH"), "LC_ALL=C.UTF-8", "LVM_SYSTEM_DIR="+dir)
 	script := strings.Builder{}
 	script.WriteString(preamble)
 	for i, b := range p.blocks {
@@ -109,4 +112,18 @@ func judge(p *page, printed string, runErr error) error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// writeConf writes the lab's lvm.conf with the names that the pages give the disks: pvck goes by the name that it is told.
+func writeConf(dir string) error {
+	conf, err := os.ReadFile(filepath.Join(os.Getenv("LVM_SYSTEM_DIR"), "lvm.conf"))
+	if err != nil {
+		return err
+	}
+	const filter = "global_filter = [ "
+	if !strings.Contains(string(conf), filter) {
+		return errors.New("the lab's lvm.conf has no global_filter")
+	}
+	text := strings.Replace(string(conf), filter, filter+`"a|^/dev/sd[XYZ]$|", `, 1)
+	return os.WriteFile(filepath.Join(dir, "lvm.conf"), []byte(text), 0o600)
 }
