@@ -20,12 +20,14 @@ const pageTimeout = 3 * time.Minute
 const marker = "\x1e block "
 
 // preamble makes the machine what the pages speak of: empty disks /dev/sdX, /dev/sdY and /dev/sdZ, our programs in the PATH,
-// and a /mnt of the page's own, for the lab's root is the host's file system.
+// and a /mnt of the page's own, for the lab's root is the host's file system. pvmove needs dm-mirror, which User Mode Linux loads
+// only for whoever asks the kernel's own modprobe.
 const preamble = `set -euo pipefail
 mount --make-rprivate /
 mount -t tmpfs docs /mnt
 IFS=, read -r -a disks <<<"$LAB_DISKS"
 for i in 0 1 2; do ln -s "${disks[i]}" "/dev/sd$(cut -c$((i + 1)) <<<XYZ)"; done
+if [[ $LAB_MODE_ACTIVE = uml ]]; then "$(</proc/sys/kernel/modprobe)" -a dm-mirror; fi
 leave() {
   for job in $(jobs -p); do kill "$job" 2>/dev/null || true; done
   wait
@@ -45,7 +47,10 @@ func runPage(ctx context.Context, root string, p *page, out io.Writer) (err erro
 		return err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	env := append(os.Environ(), "PATH="+filepath.Join(root, "bin")+":"+os.Getenv("PATH"), "LC_ALL=C.UTF-8")
+	if err := writeConf(dir); err != nil {
+		return err
+	}
+	env := append(os.Environ(), "PATH="+filepath.Join(root, "bin")+":"+os.Getenv("PATH"), "LC_ALL=C.UTF-8", "LVM_SYSTEM_DIR="+dir)
 	script := strings.Builder{}
 	script.WriteString(preamble)
 	for i, b := range p.blocks {
@@ -107,4 +112,18 @@ func judge(p *page, printed string, runErr error) error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// writeConf writes the lab's lvm.conf with the names that the pages give the disks: pvck goes by the name that it is told.
+func writeConf(dir string) error {
+	conf, err := os.ReadFile(filepath.Join(os.Getenv("LVM_SYSTEM_DIR"), "lvm.conf"))
+	if err != nil {
+		return err
+	}
+	const filter = "global_filter = [ "
+	if !strings.Contains(string(conf), filter) {
+		return errors.New("the lab's lvm.conf has no global_filter")
+	}
+	text := strings.Replace(string(conf), filter, filter+`"a|^/dev/sd[XYZ]$|", `, 1)
+	return os.WriteFile(filepath.Join(dir, "lvm.conf"), []byte(text), 0o600)
 }
