@@ -7,7 +7,7 @@ RUN go mod download
 COPY . .
 ARG VERSION=unknown
 RUN CGO_ENABLED=0 go build -trimpath -buildvcs=false \
-      -ldflags "-s -w -X main.version=${VERSION}" -o /lvmsnap ./cmd/lvmsnap
+      -ldflags "-s -w -X main.version=${VERSION}" -o /out/ ./cmd/lvmsnap ./cmd/lvmsnapctl
 
 FROM docker.io/library/debian:bookworm-slim
 # One layer without what differs from one build to the next (logs, caches, dpkg's backups), nor documentation.
@@ -19,7 +19,7 @@ RUN apt-get update \
  && rm -rf /var/lib/apt/lists/* /var/log/* /var/cache/* /var/lib/dpkg/*-old /etc/lvm/backup /etc/lvm/archive /etc/machine-id \
       /usr/share/doc /usr/share/man /usr/share/locale \
  && mkdir -p /csi /run/lvmsnap /run/lock/lvm /run/udev
-COPY --from=build /lvmsnap /usr/local/bin/lvmsnap
+COPY --from=build /out/ /usr/local/bin/
 ARG VERSION=unknown
 LABEL org.opencontainers.image.title="lvmsnap" \
       org.opencontainers.image.description="CSI driver for LVM volumes and snapshots" \

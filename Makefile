@@ -37,7 +37,7 @@ LAB_PKG ?= $(sort $(filter-out ./test/e2e%, $(patsubst %/,./%,$(dir $(shell \
 ##@ Build
 
 .PHONY: build
-build: bin/lvmsnap ## Build the driver: bin/lvmsnap
+build: bin/lvmsnap bin/lvmsnapctl ## Build the driver, bin/lvmsnap, and what shows its volumes, bin/lvmsnapctl
 
 .PHONY: tools
 tools: bin/gotestsum bin/golangci-lint bin/benchstat bin/csi-sanity bin/lab ## Build all the tools into bin/ (other targets do so as they need them)
@@ -83,6 +83,10 @@ deb-test: bin/lvmsnap bin/nfpm bin/lab ## Build the package twice, look at it, i
 	VERSION='$(VERSION)' hack/deb-test $(OUTPUT)/deb-test
 	LVMSNAP_BIN=$(abspath $(OUTPUT)/deb-test/driver) CGO_ENABLED=0 $(GO) test -tags lab -exec "$(LAB)" -count 1 -v \
 	  -run '$(if $(RUN),$(RUN),TestRestore$$|TestDeleteSourceThenRestore|TestExpandOnline)' ./test/integration
+
+.PHONY: ctl-docs
+ctl-docs: ## Make docs/reference/lvmsnapctl.md, and man pages and completions in _output/lvmsnapctl, from the commands
+	$(GO) run ./hack/ctldocs -reference docs/reference/lvmsnapctl.md -dir $(OUTPUT)/lvmsnapctl
 
 .PHONY: clean
 clean: ## Remove everything that was built
@@ -132,7 +136,7 @@ manifests: ## Render deploy/kustomize/base from the chart, and what tests know a
 	$(GO) -C test/manifests test -count 1 -run 'TestSidecarFlags|TestDriverInputs' -update .
 
 .PHONY: test-lab
-test-lab: bin/gotestsum bin/lab bin/lvmsnap | $(OUTPUT)/test ## Run the tests that need real LVM, in the lab [LAB_PKG=./pkg/lvm RUN=]
+test-lab: bin/gotestsum bin/lab bin/lvmsnap bin/lvmsnapctl | $(OUTPUT)/test ## Run the tests that need real LVM, in the lab [LAB_PKG=./pkg/lvm RUN=]
 	@if [[ -z "$(LAB_PKG)" ]]; then echo "make test-lab: no test file has the build tag lab" >&2; exit 1; fi
 	CGO_ENABLED=0 bin/gotestsum --format testname --format-hide-empty-pkg --jsonfile $(OUTPUT)/test/lab.json -- \
 	  -tags lab -exec "$(LAB)" -p 1 -count 1 -timeout 25m $(if $(RUN),-run '$(RUN)') $(LAB_PKG)
@@ -310,6 +314,9 @@ FORCE:
 
 bin/lvmsnap: FORCE
 	@$(STATIC) -ldflags '-s -w -X main.version=$(VERSION)' -o $@ ./cmd/lvmsnap
+
+bin/lvmsnapctl: FORCE
+	@$(STATIC) -ldflags '-s -w -X main.version=$(VERSION)' -o $@ ./cmd/lvmsnapctl
 
 bin/lab: FORCE
 	@$(STATIC) -o $@ ./test/lab

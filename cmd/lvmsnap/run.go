@@ -55,6 +55,13 @@ func run(ctx context.Context, o options) (err error) {
 	if err != nil {
 		return err
 	}
+	for _, name := range o.volumeGroups { // before anything is looked at, and until all is closed
+		release, err := lvm.FileLocks{Dir: locks}.Announce(ctx, name)
+		if err != nil {
+			return err
+		}
+		defer release()
+	}
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	commands := newCommandMetrics(registry)

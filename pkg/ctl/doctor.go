@@ -1,0 +1,262 @@
+package ctl
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/lvmsnap/lvmsnap/pkg/lvm"
+	"github.com/lvmsnap/lvmsnap/pkg/storage"
+)
+
+// defaultSettle is between doctor's two looks: what a command at work shows is gone by the second, or looks the same for longer
+// than an LVM command usually takes.
+const defaultSettle = 2 * time.Second
+
+func (a *app) doctorCommand() *cobra.Command {
+	var fix bool
+	cmd := &cobra.Command{
+		Use:   "doctor",
+		Short: "Says what is wrong with pools, volumes, snapshots and the host, and what to do about it",
+		Long: `Says what is wrong with pools, volumes, snapshots and the host, and what to do about it. What an LVM command at work would look like,
+too, is said only when it is still there at a second look (--settle). The exit code is 3 when there is something.
+
+With --fix, what an interrupted LVM command left is put right, by what the driver itself does about it, under LVM's own lock, and then
+everything is looked at again. While no driver is at work, which is kept from starting meanwhile, that is all of it. Beside a driver
+it is what I/O or a pool hangs on; what then remains to be removed, the driver removes with its next change. --fix needs
+--volume-group.`,
+		Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if fix && len(a.VolumeGroups) == 0 {
+				return usageError("--fix changes something: name the groups (--volume-group)")
+			}
+			return a.with(cmd.Context(), func(h *Host) error { return a.doctor(cmd.Context(), h, fix) })
+		},
+	}
+	a.outputFlags(cmd, "table", "json", "yaml")
+	cmd.Flags().DurationVar(&a.settle, "settle", defaultSettle, "how `long` after the first look there is a second one, if there is a reason for it")
+	cmd.Flags().BoolVar(&fix, "fix", false, "put right what interrupted LVM commands left")
+	cmd.Flags().StringVar(&a.WorkDir, "work-dir", "/run/lvmsnap", "a `directory` for run-time files of --fix; with --host-namespace, the same on the host")
+	return cmd
+}
+
+// diagnosis is what doctor says.
+type diagnosis struct {
+	Groups   []groupDiagnosis  `json:"volumeGroups"`
+	Findings []storage.Finding `json:"findings"`
+	Fixed    []storage.Finding `json:"fixed,omitempty"` // what was there before --fix
+	Failed   []string          `json:"failed,omitempty"`
+}
+
+type groupDiagnosis struct {
+	Name       string `json:"name"`
+	DriverRuns bool   `json:"driverRuns"`
+}
+
+func (a *app) doctor(ctx context.Context, h *Host, fix bool) error {
+	d, err := a.diagnose(ctx, h)
+	if err != nil {
+		return err
+	}
+	if fix {
+		if d, err = a.fix(ctx, h, d); err != nil {
+			return err
+		}
+	}
+	if a.output == "table" {
+		err = a.showDiagnosis(d)
+	} else {
+		err = structured(a.Out, a.output, d)
+	}
+	if err == nil && len(d.Findings)+len(d.Failed) > 0 {
+		err = errFindings
+	}
+	return err
+}
+
+func (a *app) diagnose(ctx context.Context, h *Host) (*diagnosis, error) {
+	d := &diagnosis{Findings: h.hostFindings(ctx)}
+	var locks lvm.FileLocks
+	if !slices.ContainsFunc(d.Findings, func(f storage.Finding) bool { return f.Reason == reasonNoLVM }) {
+		var err error
+		if locks, err = h.Locks(ctx); err != nil {
+			return nil, err
+		}
+	}
+	for _, g := range h.Groups {
+		one := groupDiagnosis{Name: g}
+		if locks.Dir != "" {
+			var err error
+			if one.DriverRuns, err = locks.DriverRuns(g); err != nil {
+				d.Failed = append(d.Failed, fmt.Sprintf("whether a driver is at work on %s: %v", g, err))
+			}
+		}
+		d.Groups = append(d.Groups, one)
+		found, err := a.settled(ctx, h, one)
+		if err != nil {
+			if ctx.Err() != nil {
+				return nil, err
+			}
+			found = append(found, storage.Finding{
+				Severity: storage.SeverityInaccessible, Reason: "GroupUnreadable", Object: g, Message: err.Error(),
+				Cure: "see `vgs`, `pvs`, the device filters in lvm.conf and the kernel log: a disk may be missing, or not answer",
+			})
+		}
+		d.Findings = append(d.Findings, found...)
+	}
+	return d, nil
+}
+
+// settled are the findings of a group without those that pass by themselves.
+func (a *app) settled(ctx context.Context, h *Host, g groupDiagnosis) ([]storage.Finding, error) {
+	first, err := h.groupFindings(ctx, g)
+	if err != nil || !slices.ContainsFunc(first, passing) {
+		return first, err
+	}
+	select {
+	case <-time.After(a.settle):
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+	second, err := h.groupFindings(ctx, g)
+	return slices.DeleteFunc(second, func(f storage.Finding) bool { return f.Passing && !contains(first, f) }), err
+}
+
+func (h *Host) groupFindings(ctx context.Context, g groupDiagnosis) ([]storage.Finding, error) {
+	out, err := h.Inspector.Findings(ctx, g.Name, g.DriverRuns)
+	if err != nil {
+		return out, err
+	}
+	inv, err := h.Inspector.Inventory(ctx, g.Name)
+	if err != nil {
+		return out, err
+	}
+	for _, p := range inv.Pools {
+		if !p.Active {
+			continue
+		}
+		root, err := h.Kernel.MetadataSnapshot(ctx, g.Name, p.Name)
+		if err != nil {
+			return out, err
+		}
+		if root != 0 {
+			out = append(out, storage.Finding{
+				Severity: storage.SeverityDegraded, Reason: reasonMetadataSnapshot, Object: where(g.Name, p.Name), Passing: true, Fixable: true,
+				Message: "thin pool " + where(g.Name, p.Name) + " keeps a snapshot of its metadata, and with it metadata blocks that would be free: " +
+					"something reads it now (a backup, thin_ls), or was interrupted",
+				Cure: "where nobody reads it: --fix releases one of lvmsnap's own; another's: dmsetup message POOL-tpool 0 release_metadata_snap",
+			})
+		}
+	}
+	return out, nil
+}
+
+const reasonMetadataSnapshot = "MetadataSnapshotHeld"
+
+func passing(f storage.Finding) bool { return f.Passing }
+
+// contains: the same was found, whatever the message says by now.
+func contains(all []storage.Finding, f storage.Finding) bool {
+	return slices.ContainsFunc(all, func(o storage.Finding) bool { return o.Reason == f.Reason && o.Object == f.Object })
+}
+
+// fix has the driver's recovery put right what it can, and looks again.
+func (a *app) fix(ctx context.Context, h *Host, before *diagnosis) (*diagnosis, error) {
+	locks, err := h.Locks(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var failed []string
+	for _, g := range before.Groups {
+		if err := h.fixGroup(ctx, locks, g.Name, before.Findings); err != nil {
+			if ctx.Err() != nil {
+				return nil, err
+			}
+			failed = append(failed, g.Name+": "+err.Error())
+		}
+	}
+	after, err := a.diagnose(ctx, h)
+	if err != nil {
+		return nil, err
+	}
+	after.Failed = append(after.Failed, failed...)
+	for _, f := range before.Findings {
+		if !contains(after.Findings, f) {
+			after.Fixed = append(after.Fixed, f)
+		}
+	}
+	for i, f := range after.Findings {
+		if !f.Fixable {
+			continue
+		}
+		for _, g := range after.Groups {
+			if g.DriverRuns && strings.HasPrefix(f.Object, g.Name) && f.Cure == "" {
+				after.Findings[i].Cure = "the driver, which is at work, does it with its next change"
+			}
+		}
+	}
+	return after, nil
+}
+
+func (h *Host) fixGroup(ctx context.Context, locks lvm.FileLocks, group string, found []storage.Finding) error {
+	release, err := locks.Alone(ctx, group)
+	alone := err == nil
+	if err != nil && !errors.Is(err, lvm.ErrDriverRuns) {
+		return err
+	}
+	if alone {
+		defer release()
+	}
+	_, err = h.Recover(ctx, group, alone)
+	for _, f := range found {
+		if _, pool, ok := strings.Cut(f.Object, "/"); ok && f.Reason == reasonMetadataSnapshot && f.Object == where(group, pool) {
+			nothing := func(context.Context) error { return nil }
+			err = errors.Join(err, locks.WithMetadataSnapshot(ctx, h.Kernel, group, pool, nothing))
+		}
+	}
+	return err
+}
+
+func (a *app) showDiagnosis(d *diagnosis) error {
+	p := &page{w: a.Out}
+	write := func(format string, args ...any) {
+		if p.err == nil {
+			_, p.err = fmt.Fprintf(a.Out, format+"\n", args...)
+		}
+	}
+	for _, g := range d.Groups {
+		runs := "no driver is at work on it"
+		if g.DriverRuns {
+			runs = "a driver is at work on it"
+		}
+		write("Volume group %s: %s.", g.Name, runs)
+	}
+	for _, f := range d.Fixed {
+		write("\n%s %s %s\n  %s", a.paint.color(green, "Put right:"), f.Reason, f.Object, f.Message)
+	}
+	for _, f := range d.Findings {
+		color := yellow
+		if f.Severity != storage.SeverityDegraded {
+			color = red
+		}
+		write("\n%s %s %s\n  %s", a.paint.color(color, string(f.Severity)+":"), f.Reason, f.Object, f.Message)
+		switch {
+		case f.Cure != "":
+			write("  What to do: %s", f.Cure)
+		case f.Fixable:
+			write("  What to do: lvmsnapctl doctor --fix --volume-group %s", strings.SplitN(f.Object, "/", 2)[0])
+		}
+	}
+	for _, f := range d.Failed {
+		write("\n%s %s", a.paint.color(red, "Failed:"), f)
+	}
+	if len(d.Findings)+len(d.Failed) == 0 {
+		write("\n%s", a.paint.color(green, "All is well."))
+	}
+	return p.err
+}

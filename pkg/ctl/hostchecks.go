@@ -1,0 +1,194 @@
+package ctl
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/lvmsnap/lvmsnap/pkg/hostexec"
+	"github.com/lvmsnap/lvmsnap/pkg/lvm"
+	"github.com/lvmsnap/lvmsnap/pkg/storage"
+)
+
+const (
+	reasonNoLVM = "LVMMissing"
+	hostObject  = "host"
+)
+
+// hostFindings are what the driver needs of a host and has not.
+func (h *Host) hostFindings(ctx context.Context) []storage.Finding {
+	if _, err := lvm.CheckVersion(ctx, h.Runner); err != nil {
+		return []storage.Finding{{
+			Severity: storage.SeverityInaccessible, Reason: reasonNoLVM, Object: hostObject, Message: err.Error(),
+			Cure: "Debian: apt-get install lvm2 thin-provisioning-tools",
+		}}
+	}
+	out := h.moduleFindings(ctx)
+	out = append(out, h.toolFindings(ctx)...)
+	return append(out, h.configFindings(ctx)...)
+}
+
+func hostFinding(reason, message, cure string) storage.Finding {
+	return storage.Finding{Severity: storage.SeverityDegraded, Reason: reason, Object: hostObject, Message: message, Cure: cure}
+}
+
+// modules are the kernel's, by what they let device-mapper make.
+var modules = []struct{ target, module, why string }{
+	{"thin-pool", "dm_thin_pool", "thin pools"},
+	{"snapshot", "dm_snapshot", "snapshots of thick volumes"},
+}
+
+func (h *Host) moduleFindings(ctx context.Context) []storage.Finding {
+	targets, err := h.Kernel.Targets(ctx)
+	if err != nil {
+		f := hostFinding("DeviceMapperMissing", err.Error(), "modprobe dm_mod; in a container, mount the host's /dev")
+		f.Severity = storage.SeverityInaccessible
+		return []storage.Finding{f}
+	}
+	var out []storage.Finding
+	for _, m := range modules {
+		if !slices.Contains(targets, m.target) && !h.loadable(m.module) {
+			out = append(out, hostFinding("ModuleMissing", fmt.Sprintf("the kernel module %s, for %s, is neither loaded nor found", m.module, m.why),
+				fmt.Sprintf("modprobe %s, and its name in /etc/modules-load.d/lvmsnap.conf; some clouds' kernels have it in a package of extra modules", m.module)))
+		}
+	}
+	return out
+}
+
+// loadable: LVM has the kernel load it when it is needed.
+func (h *Host) loadable(module string) bool {
+	var name unix.Utsname
+	if unix.Uname(&name) != nil {
+		return false
+	}
+	release := unix.ByteSliceToString(name.Release[:])
+	for _, dir := range []string{"lib/modules", "usr/lib/modules"} {
+		for _, list := range []string{"modules.dep", "modules.builtin"} {
+			f, err := os.Open(filepath.Join("/", h.Root, dir, release, list)) //nolint:gosec // the host's list of its own modules
+			if err != nil {
+				continue
+			}
+			found := mentions(f, strings.ReplaceAll(module, "_", "-"))
+			f.Close()
+			if found {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+func mentions(f *os.File, module string) bool {
+	lines := bufio.NewScanner(f)
+	for lines.Scan() {
+		path, _, _ := strings.Cut(lines.Text(), ":")
+		if name, _, _ := strings.Cut(filepath.Base(path), ".ko"); strings.ReplaceAll(name, "_", "-") == module {
+			return true
+		}
+	}
+	return false
+}
+
+// tools are the programs that LVM and the driver start, by what asks for their version and does nothing else.
+var tools = []struct {
+	argv          []string
+	debian, about string
+}{
+	{[]string{"thin_check", "-V"}, "thin-provisioning-tools", "LVM refuses to activate thin pools without it"},
+	{[]string{"thin_ls", "-V"}, "thin-provisioning-tools", "only --space needs it"},
+	{[]string{"mkfs.ext4", "-V"}, "e2fsprogs", "for volumes with ext4"},
+	{[]string{"mkfs.xfs", "-V"}, "xfsprogs", "for volumes with xfs"},
+	{[]string{"mkfs.btrfs", "--version"}, "btrfs-progs", "for volumes with btrfs"},
+}
+
+// notFoundCode is the exit code of nsenter for a program that is not there.
+const notFoundCode = 127
+
+func (h *Host) has(ctx context.Context, argv ...string) bool {
+	res, err := h.Runner.Run(ctx, hostexec.Command{Name: argv[0], Args: argv[1:], Interruptible: true})
+	return err == nil && res.ExitCode != notFoundCode
+}
+
+func (h *Host) toolFindings(ctx context.Context) []storage.Finding {
+	var out []storage.Finding
+	for _, t := range tools {
+		if !h.has(ctx, t.argv...) {
+			out = append(out, hostFinding("ToolMissing", fmt.Sprintf("%s is not there: %s", t.argv[0], t.about), "Debian: apt-get install "+t.debian))
+		}
+	}
+	return out
+}
+
+// settings of lvm.conf that matter here.
+var settings = []string{
+	"devices/scan_lvs", "activation/udev_sync", "activation/monitoring", "activation/thin_pool_autoextend_threshold", "global/locking_dir",
+	"global/use_lvmlockd", "dmeventd/executable",
+}
+
+// config asks LVM for its settings, as they are for the host's own commands.
+func (h *Host) config(ctx context.Context) (map[string]string, error) {
+	res, err := h.Runner.Run(ctx, hostexec.Command{
+		Name: "lvm", Args: append([]string{"lvmconfig", "--typeconfig", "full"}, settings...), Env: []string{"LVM_SUPPRESS_FD_WARNINGS=1", "HOME=/dev/null"}, Interruptible: true,
+	})
+	if err != nil {
+		return nil, err
+	}
+	if res.ExitCode != 0 {
+		return nil, fmt.Errorf("lvmconfig exit code %d: %s", res.ExitCode, strings.TrimSpace(string(res.Stderr)))
+	}
+	out := map[string]string{}
+	for line := range strings.Lines(string(res.Stdout)) {
+		name, value, ok := strings.Cut(strings.TrimSpace(line), "=")
+		if ok {
+			out[name] = strings.Trim(value, `"`)
+		}
+	}
+	return out, nil
+}
+
+func (h *Host) configFindings(ctx context.Context) []storage.Finding {
+	c, err := h.config(ctx)
+	if err != nil {
+		return []storage.Finding{hostFinding("ConfigUnreadable", err.Error(), "see `lvmconfig --validate`")}
+	}
+	var out []storage.Finding
+	if c["scan_lvs"] == "1" {
+		out = append(out, hostFinding("LVsAreScanned",
+			"LVM looks for physical volumes inside of volumes (devices/scan_lvs=1): a workload's own LVM becomes the host's, and a snapshot of it a duplicate",
+			"devices/scan_lvs=0 in lvm.conf, or a global_filter without the driver's groups"))
+	}
+	if c["use_lvmlockd"] == "1" {
+		out = append(out, hostFinding("LockDaemon", "LVM locks through lvmlockd, which neither the driver's recovery nor --fix does: they take LVM's file locks",
+			"keep the driver's groups local (not shared), global/use_lvmlockd=0"))
+	}
+	if _, err := os.Stat(filepath.Join("/", h.Root, "run/udev/control")); c["udev_sync"] == "1" && errors.Is(err, fs.ErrNotExist) {
+		out = append(out, hostFinding("UdevMissing", "LVM is to wait for udev (activation/udev_sync=1), and there is no /run/udev/control",
+			"in a container, mount the host's /run/udev; on a host without udev, udev_sync=0 and udev_rules=0"))
+	}
+	if threshold := c["thin_pool_autoextend_threshold"]; threshold != "" && threshold != "100" && !h.has(ctx, firstOf(c["executable"], "dmeventd"), "-V") {
+		out = append(out, hostFinding("DmeventdMissing", "LVM is to extend thin pools at "+threshold+"% (activation/thin_pool_autoextend_threshold), and dmeventd, which does it, is not there",
+			"Debian: apt-get install dmeventd; or let the driver do it: --pool-autoextend-threshold"))
+	}
+	if dir := c["locking_dir"]; dir != "" {
+		if info, err := os.Stat(filepath.Join("/", h.Root, dir)); err != nil || !info.IsDir() {
+			out = append(out, hostFinding("LockingDirMissing", "LVM's locking directory "+dir+" is not there: commands of the host and of a container would not exclude each other",
+				"in a container, mount the host's "+dir))
+		}
+	}
+	return out
+}
+
+func firstOf(a, b string) string {
+	if a != "" {
+		return a
+	}
+	return b
+}

@@ -1,0 +1,325 @@
+package storage
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/lvmsnap/lvmsnap/pkg/dm"
+	"github.com/lvmsnap/lvmsnap/pkg/lvm"
+)
+
+// Finding is something wrong, with what to do about it.
+type Finding struct {
+	Severity Severity `json:"severity"`
+	Reason   string   `json:"reason"` // CamelCase, stable, for machines
+	Object   string   `json:"object"` // group, group/LV or a device
+	Message  string   `json:"message"`
+	Cure     string   `json:"cure,omitempty"`    // where the message does not say it
+	Fixable  bool     `json:"fixable,omitempty"` // the driver's own recovery puts it right: Inspector.Recover
+	// Passing: an LVM command at work, or a driver's call, looks the same for a moment.
+	Passing bool `json:"-"`
+}
+
+// The reasons of findings beside those of conditions.
+const (
+	reasonSuspended        = "DeviceSuspended"
+	reasonForeignSuspended = "ForeignDeviceSuspended"
+	reasonJam              = "PoolJammed"
+	reasonPhantom          = "Phantom"
+	reasonForeignPhantom   = "ForeignPhantom"
+	reasonRemoval          = "RemovalUnfinished"
+	reasonBehind           = "PoolBehind"
+	reasonTransaction      = "PoolTransactionMismatch"
+	reasonHalfMade         = "SnapshotHalfMade"
+	reasonLeftover         = "Leftover"
+	reasonOrphan           = "OrphanedDevice"
+	reasonMetadataArea     = "MetadataAreaFull"
+	reasonMetadataAreaLow  = "MetadataAreaLow"
+	reasonSmallArea        = "MetadataAreaSmall"
+	reasonCOWFull          = "COWNearlyFull"
+	reasonUnknown          = "StateUnknown"
+)
+
+const (
+	// lowMetadataArea and fullCOW are percentages from which it is worth a word.
+	lowMetadataArea = 80
+	fullCOW         = 90
+	// smallMetadataArea is that of a group made without --metadatasize: some 720 snapshots of Kubernetes end it.
+	smallMetadataArea = 1 << 20
+)
+
+// Findings says what is wrong in a group. While a driver is at work, what only it knows to be in use is left out.
+func (i *Inspector) Findings(ctx context.Context, group string, driverRuns bool) ([]Finding, error) {
+	return inspect(ctx, i, group, func(ctx context.Context, v *view) ([]Finding, error) {
+		out := v.metadataFindings()
+		for _, of := range []func(context.Context, bool) ([]Finding, error){
+			v.poolFindings, v.deviceFindings, v.leftoverFindings, v.volumeFindings, v.snapshotFindings,
+		} {
+			more, err := of(ctx, driverRuns)
+			if err != nil {
+				return out, err
+			}
+			out = append(out, more...)
+		}
+		return out, nil
+	})
+}
+
+func (v *view) path(lv string) string { return v.group.Name() + "/" + lv }
+
+func (v *view) metadataFindings() []Finding {
+	used, limit := v.metadata.TextBytes, v.metadata.TextLimitBytes
+	finding := Finding{SeverityDegraded, "", v.group.Name(), "", "", false, false}
+	switch err := v.checkRoom(); {
+	case limit == 0:
+		return nil
+	case err != nil:
+		finding.Reason, finding.Message = reasonMetadataArea, err.Error()
+	case used > limit/100*lowMetadataArea:
+		finding.Reason = reasonMetadataAreaLow
+		finding.Message = fmt.Sprintf("the metadata area of volume group %s has %s of %s used; above %d%% nothing is created in it",
+			v.group.Name(), HumanBytes(used), HumanBytes(limit), 100-metadataReservePercent)
+		finding.Cure = "delete snapshots or volumes, or give the group a disk with a larger area (vgextend --metadatasize, " +
+			"then pvchange --metadataignore y on the others)"
+	case limit < smallMetadataArea && len(v.lvs) > 0:
+		finding.Reason = reasonSmallArea
+		finding.Message = fmt.Sprintf("the metadata area of volume group %s has room for %s, of which %s are used: some hundred snapshots end it",
+			v.group.Name(), HumanBytes(limit), HumanBytes(used))
+		finding.Cure = "where many snapshots are kept: a larger area, by a new disk (vgextend --metadatasize 16m, then pvchange " +
+			"--metadataignore y on the others)"
+	default:
+		return nil
+	}
+	return []Finding{finding}
+}
+
+// poolFindings are what the pools say of themselves, and where LVM and the kernel do not agree.
+func (v *view) poolFindings(ctx context.Context, _ bool) ([]Finding, error) {
+	var out []Finding
+	for _, b := range v.e.backends {
+		pools, err := b.Pools(ctx, v.metadata)
+		if err != nil {
+			return out, err
+		}
+		for _, p := range pools {
+			for _, c := range p.Conditions {
+				f := fromCondition(v.path(p.Name), c)
+				f.Fixable = !p.Active && c.Reason == "PoolInactive"
+				out = append(out, f)
+			}
+		}
+	}
+	for _, lv := range v.lvs {
+		if lv.Attr.Type() != lvm.TypeThinPool {
+			continue
+		}
+		more, err := v.transactionFindings(ctx, lv)
+		if err != nil {
+			return out, err
+		}
+		out = append(out, more...)
+	}
+	return out, nil
+}
+
+func fromCondition(object string, c Condition) Finding {
+	return Finding{Severity: c.Severity, Reason: c.Reason, Object: object, Message: c.Message}
+}
+
+// transactionFindings compare how many changes LVM and the kernel have counted of a pool; docs/adr/0014.
+func (v *view) transactionFindings(ctx context.Context, pool lvm.LV) ([]Finding, error) {
+	st, err := v.e.kernel.PoolStatus(ctx, v.group.Name(), pool.Name)
+	switch {
+	case errors.Is(err, dm.ErrNoDevice) || st.Mode == dm.PoolFailed:
+		return nil, nil
+	case err != nil:
+		return nil, err
+	case pool.TransactionID == st.TransactionID:
+		return nil, nil
+	case pool.TransactionID != st.TransactionID+1:
+		return []Finding{{
+			Severity: SeverityDegraded, Reason: reasonTransaction, Object: v.path(pool.Name), Passing: true,
+			Message: fmt.Sprintf("LVM has transaction %d of thin pool %s and the kernel %d: the group was restored from another moment, or its disk "+
+				"lost what it had confirmed. Nothing can be made in the pool or removed from it",
+				pool.TransactionID, v.path(pool.Name), st.TransactionID),
+			Cure: "copy the data away first. Then vgcfgbackup, set transaction_id of the pool to the kernel's in the file, and vgcfgrestore --force; " +
+				"lvconvert --repair does not help",
+		}}, nil
+	}
+	f := Finding{Severity: SeverityDegraded, Object: v.path(pool.Name), Passing: true, Fixable: true}
+	i := slices.IndexFunc(v.lvs, func(lv lvm.LV) bool { return lv.Pool == pool.Name && lv.TransactionID == st.TransactionID })
+	if i < 0 {
+		f.Reason, f.Message = reasonRemoval, fmt.Sprintf("thin pool %s still has what LVM removed: the command died", v.path(pool.Name))
+		return []Finding{f}, nil
+	}
+	lv := v.lvs[i]
+	has, err := v.e.kernel.HasThin(ctx, v.group.Name(), pool.Name, lv.ThinID)
+	switch {
+	case err != nil:
+		f.Reason, f.Message = reasonBehind, fmt.Sprintf("thin pool %s is one transaction behind LVM, and does not say whether it has %s: %v",
+			v.path(pool.Name), lv.Name, err)
+	case has:
+		f.Reason, f.Message = reasonJam, fmt.Sprintf("thin pool %s has made %s and not counted it: LVM died, and every change of the pool fails. "+
+			"What was made is whole", v.path(pool.Name), lv.Name)
+	default:
+		return nil, nil // a phantom, which is a finding of the volume
+	}
+	return []Finding{f}, nil
+}
+
+// deviceFindings are the devices that are suspended, and those that LVM has forgotten.
+func (v *view) deviceFindings(ctx context.Context, _ bool) ([]Finding, error) {
+	devices, err := v.e.kernel.Devices(ctx, v.group.Name())
+	if err != nil {
+		return nil, err
+	}
+	var out []Finding
+	for _, d := range devices {
+		if v.mayBeOrphan(d) {
+			out = append(out, Finding{
+				Severity: SeverityDegraded, Reason: reasonOrphan, Object: d.Name, Passing: true, Fixable: d.OpenCount == 0,
+				Message: fmt.Sprintf("device %s belongs to nothing that LVM knows: its removal died, and no snapshot of its name can be made", d.Name),
+				Cure:    orphanCure(d),
+			})
+		}
+		if !d.Suspended {
+			continue
+		}
+		lv, ok := v.behind(d)
+		if !ok {
+			out = append(out, Finding{
+				Severity: SeverityInaccessible, Reason: reasonForeignSuspended, Object: d.Name, Passing: true,
+				Message: fmt.Sprintf("device %s, which is not the driver's, is suspended: its I/O hangs", d.Name),
+				Cure:    "whoever suspended it resumes it; if nobody runs LVM, and nobody meant it: dmsetup resume " + d.Name,
+			})
+			continue
+		}
+		out = append(out, Finding{
+			Severity: SeverityInaccessible, Reason: reasonSuspended, Object: v.path(lv.Name), Passing: true, Fixable: true,
+			Message: fmt.Sprintf("device %s of %s is suspended, and its I/O hangs: an LVM command died in the middle", d.Name, v.path(lv.Name)),
+		})
+	}
+	return out, nil
+}
+
+func orphanCure(d dm.Device) string {
+	if d.OpenCount > 0 {
+		return "it is open: see `dmsetup ls --tree` for what lies on it"
+	}
+	return ""
+}
+
+// leftoverFindings are the LVs that are not what they look like.
+func (v *view) leftoverFindings(ctx context.Context, driverRuns bool) ([]Finding, error) {
+	var out []Finding
+	for _, lv := range v.lvs {
+		kind, why := v.leftover(lv)
+		phantom := lv.Pool != "" && v.state(lv) == StatePhantom
+		f := Finding{Severity: SeverityDegraded, Object: v.path(lv.Name), Passing: true, Fixable: true}
+		switch {
+		case phantom && v.isJammed(ctx, lv):
+			continue // a finding of its pool
+		case kind == "" && phantom:
+			f.Reason, f.Fixable = reasonForeignPhantom, false
+			f.Message = v.path(lv.Name) + ", which is not the driver's, is not in its pool: somebody's command died. LVM makes it with the next change " +
+				"of the pool, of what its origin holds by then"
+			f.Cure = "lvremove " + v.path(lv.Name) + ", before anything else changes the pool"
+		case kind == "" || driverRuns && v.isReserve(lv):
+			continue // the driver's memory knows of it
+		case kind == RecoveredPhantom:
+			f.Reason, f.Message = reasonPhantom, v.path(lv.Name)+" was never made: "+why
+		case kind == RecoveredHalfMade:
+			f.Reason, f.Message = reasonHalfMade, v.path(lv.Name)+" is no snapshot: "+why
+		default:
+			f.Reason, f.Message = reasonLeftover, v.path(lv.Name)+" is left over: "+why
+		}
+		out = append(out, f)
+	}
+	return out, nil
+}
+
+// isJammed: what looks like a phantom is in the pool.
+func (v *view) isJammed(ctx context.Context, lv lvm.LV) bool {
+	has, err := v.e.kernel.HasThin(ctx, v.group.Name(), lv.Pool, lv.ThinID)
+	return err != nil || has
+}
+
+func (v *view) volumeFindings(ctx context.Context, driverRuns bool) ([]Finding, error) {
+	list, err := v.withConditions(ctx, v.lvs)
+	if err != nil {
+		return nil, err
+	}
+	inPools := map[string]bool{}
+	for _, b := range v.e.backends {
+		pools, err := b.Pools(ctx, v.metadata)
+		if err != nil {
+			return nil, err
+		}
+		for _, p := range pools {
+			for _, c := range p.Conditions {
+				inPools[c.Message] = true
+			}
+		}
+	}
+	var out []Finding
+	for _, vol := range list {
+		for _, c := range vol.Conditions {
+			f := fromCondition(vol.DevicePath[len("/dev/"):], c)
+			switch {
+			case inPools[c.Message] || c.Reason == suspendedReason || c.Reason == "SnapshotInvalid":
+				continue // told of already, or where it belongs
+			case c.Reason == "ContentIncomplete" && driverRuns:
+				continue // it is being written: lvmsnapctl watch
+			case c.Reason == "ContentIncomplete":
+				f.Message, f.Cure = f.Object+" waits for its content: nobody writes it while the driver is down", "start the driver: it goes on where it was"
+			}
+			out = append(out, f)
+		}
+	}
+	return out, nil
+}
+
+func (v *view) snapshotFindings(ctx context.Context, _ bool) ([]Finding, error) {
+	var out []Finding
+	for _, lv := range v.lvs {
+		s, ok, err := v.snapshotDetail(ctx, lv)
+		if err != nil {
+			return out, err
+		}
+		if !ok || v.state(lv) == StatePhantom {
+			continue
+		}
+		object := v.path(lv.Name)
+		for _, c := range s.Conditions {
+			f := fromCondition(object, c)
+			if c.Reason == "SnapshotInvalid" {
+				f.Cure = "delete its VolumeSnapshot; what it was cut from is well. A class with a larger cowSize keeps the next one"
+			}
+			out = append(out, f)
+		}
+		switch {
+		case len(s.Conditions) > 0:
+		case s.COW != nil && s.COW.Known && v.canOverflow(lv) && s.COW.UsedBytes*100 > s.COW.TotalBytes*fullCOW:
+			out = append(out, Finding{
+				Severity: SeverityDegraded, Reason: reasonCOWFull, Object: object,
+				Message: fmt.Sprintf("the COW of snapshot %s has %s of %s used; when it is full the snapshot is lost",
+					object, HumanBytes(s.COW.UsedBytes), HumanBytes(s.COW.TotalBytes)),
+				Cure: "lvextend --size +SIZE " + object + ", which the driver does by itself while the group has room (--cow-autoextend-threshold)",
+			})
+		case !s.Ready && v.poolActive(ctx, lv.Pool):
+			out = append(out, Finding{
+				Severity: SeverityDegraded, Reason: reasonUnknown, Object: object, Passing: true,
+				Message: "nobody can tell whether snapshot " + object + " is in its pool", Cure: "see what is wrong with the pool",
+			})
+		}
+	}
+	return out, nil
+}
+
+// poolActive: what is not known of a volume in it has another reason than that it is not active.
+func (v *view) poolActive(ctx context.Context, pool string) bool {
+	_, err := v.e.kernel.PoolStatus(ctx, v.group.Name(), pool)
+	return err == nil
+}
