@@ -130,9 +130,11 @@ func (v *view) fillConditions(lv lvm.LV) []Condition {
 	}}
 }
 
+const snapshotLostReason = "SnapshotInvalid"
+
 func snapshotLost(group string, lv lvm.LV) Condition {
 	return Condition{
-		SeverityDataLoss, "SnapshotInvalid",
+		SeverityDataLoss, snapshotLostReason,
 		fmt.Sprintf("the COW of snapshot %s/%s overflowed or could not be written, and its content is lost; it can only be deleted", group, lv.Name),
 	}
 }
