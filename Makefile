@@ -130,9 +130,18 @@ test-manifests: bin/gotestsum | $(OUTPUT)/test ## Test deploy/ and examples/ wit
 	@cd test/manifests
 	$(abspath bin/gotestsum) --format pkgname --format-hide-empty-pkg --jsonfile $(abspath $(OUTPUT))/test/manifests.json -- -count 1 $(if $(RUN),-run '$(RUN)') ./...
 
+.PHONY: test-monitoring
+test-monitoring: bin/lab bin/lvmsnap ## Test the alerts with promtool, and every query of the dashboard with a real Prometheus in the lab
+	@hack/need promtool=prometheus prometheus=prometheus
+	cd deploy/monitoring
+	promtool check rules alerts.yaml
+	promtool test rules alerts_test.yaml
+	cd ../..
+	CGO_ENABLED=0 $(GO) test -tags monitoring -exec "$(LAB)" -count 1 -timeout 10m -v ./test/monitoring
+
 .PHONY: manifests
 manifests: ## Render deploy/kustomize/base from the chart, and what tests know about the manifests
-	$(GO) -C test/manifests test -count 1 -run TestBaseIsRendered -update .
+	$(GO) -C test/manifests test -count 1 -run 'TestBaseIsRendered|TestAlertsAreCopied' -update .
 	$(GO) -C test/manifests test -count 1 -run 'TestSidecarFlags|TestDriverInputs' -update .
 
 .PHONY: test-lab

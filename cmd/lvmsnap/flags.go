@@ -42,6 +42,7 @@ type options struct {
 	cowThreshold        percent
 	cowPercent          percent
 	stuckAfter          time.Duration
+	logFormat           logFormat
 	version             bool
 }
 
@@ -75,6 +76,8 @@ func newFlagSet(o *options) *pflag.FlagSet {
 	fs.Var(&o.cowPercent, "cow-autoextend-percent", "extend it by this `percentage` of its size")
 	fs.DurationVar(&o.stuckAfter, "stuck-after", 2*time.Minute, "answer probes with not ready when an operation has been at work in a volume group for longer than this `duration`")
 	fs.BoolVar(&o.version, "version", false, "print the version and exit")
+	o.logFormat = formatText
+	fs.Var(&o.logFormat, "logging-format", "log in this `format`: text, or json with an object a line")
 	logFlags := flag.NewFlagSet("klog", flag.ContinueOnError)
 	klog.InitFlags(logFlags)
 	fs.AddGoFlag(logFlags.Lookup("v"))
@@ -111,6 +114,9 @@ func parseFlags(args []string, out io.Writer) (options, error) {
 			return o, fmt.Errorf("--node-id: %w", err)
 		}
 		o.nodeID = name
+	}
+	if vmodule := fs.Lookup("vmodule"); o.logFormat == formatJSON && vmodule.Changed {
+		return o, errors.New("--vmodule: works with --logging-format=text only")
 	}
 	return o, o.validate()
 }

@@ -24,7 +24,7 @@ func TestParseFlags(t *testing.T) {
 		o := options{
 			endpoint: "unix:///csi/csi.sock", nodeID: hostName, driverName: "csi.lvmsnap.io", volumeGroups: []string{"vg"},
 			workDir: "/run/lvmsnap", poolDataReserve: 5, poolMetadataReserve: 10, copyParallelism: 2, cowThreshold: 70, cowPercent: 20,
-			poolThreshold: 100, poolPercent: 20, overprovisionRatio: 3, stuckAfter: 2 * time.Minute,
+			poolThreshold: 100, poolPercent: 20, overprovisionRatio: 3, stuckAfter: 2 * time.Minute, logFormat: formatText,
 		}
 		change(&o)
 		return o
@@ -42,6 +42,7 @@ func TestParseFlags(t *testing.T) {
 				"--copy-rate-limit=100Mi", "--copy-parallelism=3", "--cow-autoextend-threshold=0", "--cow-autoextend-percent=50%",
 				"--pool-autoextend-threshold=80%", "--pool-autoextend-percent=10", "--overprovision-ratio=1.5", "--stuck-after=3s",
 				"--kubelet-dir=/data/kubelet",
+				"--logging-format=json",
 			},
 			nodeName: "not this",
 			want: options{
@@ -49,7 +50,7 @@ func TestParseFlags(t *testing.T) {
 				workDir: "/var/x", hostNamespace: true, poolDataReserve: 1, poolMetadataReserve: 2,
 				copyRateLimit: 100 << 20, copyParallelism: 3, cowThreshold: 0, cowPercent: 50,
 				poolThreshold: 80, poolPercent: 10, overprovisionRatio: 1.5, stuckAfter: 3 * time.Second,
-				kubeletDir: "/data/kubelet",
+				kubeletDir: "/data/kubelet", logFormat: formatJSON,
 			},
 		},
 		"groups, repeated": {
@@ -81,7 +82,7 @@ func TestParseFlags(t *testing.T) {
 			want: options{
 				endpoint: "unix:///csi/csi.sock", driverName: "csi.lvmsnap.io", workDir: "/run/lvmsnap",
 				poolDataReserve: 5, poolMetadataReserve: 10, copyParallelism: 2, cowThreshold: 70, cowPercent: 20,
-				poolThreshold: 100, poolPercent: 20, overprovisionRatio: 3, stuckAfter: 2 * time.Minute, version: true,
+				poolThreshold: 100, poolPercent: 20, overprovisionRatio: 3, stuckAfter: 2 * time.Minute, logFormat: formatText, version: true,
 			},
 		},
 	} {
@@ -133,6 +134,8 @@ func TestParseFlagsRefuses(t *testing.T) {
 		"a high threshold":    {[]string{"--volume-group=a", "--pool-autoextend-threshold=101%"}, "from 50 to 100"},
 		"less than a pool":    {[]string{"--volume-group=a", "--overprovision-ratio=0.9"}, "from 1 to 1000"},
 		"a ratio, not":        {[]string{"--volume-group=a", "--overprovision-ratio=NaN"}, "from 1 to 1000"},
+		"an unknown format":   {[]string{"--volume-group=a", "--logging-format=xml"}, "neither text nor json"},
+		"vmodule in JSON":     {[]string{"--volume-group=a", "--logging-format=json", "--vmodule=a=1"}, "--vmodule: works with"},
 		"a loud voice":        {[]string{"--volume-group=a", "-v=loud"}, "invalid argument \"loud\""},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -24,6 +24,9 @@ func main() {
 		fmt.Println("lvmsnap", version)
 		os.Exit(0)
 	}
+	if opts.logFormat == formatJSON {
+		logJSON(os.Stderr)
+	}
 	// The first signal drains; the second, by the default action, ends at once.
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	context.AfterFunc(ctx, stop)

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -13,21 +14,23 @@ import (
 // poolMetrics are how full the groups and their pools are, looked at when they are asked for: a few reads of the metadata and a
 // few ioctls, no LVM command.
 type poolMetrics struct {
-	engine fillLevels
+	engine surveyor
 	logger klog.Logger
-	// looking is held by the one look at a time, however long it takes: a kernel that does not answer is not asked again
-	// by every scrape.
-	looking chan struct{}
+
+	mu sync.Mutex
+	// looking are the groups that are being looked at, one look at a time, however long it takes: a kernel that does not
+	// answer is not asked again by every scrape.
+	looking map[string]chan struct{}
 }
 
-// fillLevels is what the metrics of pools need of *storage.Engine.
-type fillLevels interface {
-	Pools(ctx context.Context) ([]storage.Pool, error)
-	Groups(ctx context.Context) ([]storage.Group, error)
+// surveyor is what the metrics of groups need of *storage.Engine.
+type surveyor interface {
+	GroupNames() []string
+	Survey(ctx context.Context, group string) (storage.Survey, error)
 }
 
-func newPoolMetrics(engine fillLevels, logger klog.Logger) *poolMetrics {
-	return &poolMetrics{engine: engine, logger: logger, looking: make(chan struct{}, 1)}
+func newPoolMetrics(engine surveyor, logger klog.Logger) *poolMetrics {
+	return &poolMetrics{engine: engine, logger: logger, looking: map[string]chan struct{}{}}
 }
 
 // poolTimeout is for one look; Prometheus gives a scrape 10 s by default.
@@ -55,6 +58,21 @@ var (
 	groupFree            = groupDesc("free_bytes", "How much of a volume group no logical volume has.")
 	groupMetadataUsed    = groupDesc("metadata_area_used_bytes", "Length of a volume group's own metadata.")
 	groupMetadataMaximum = groupDesc("metadata_area_size_bytes", "How long a volume group's own metadata can become; nothing is created above 95 % of it.")
+
+	volumeCount = prometheus.NewDesc("lvmsnap_volumes",
+		"Volumes by type and state: active, inactive, filling (the content is being written), damaged.", []string{"volume_group", "type", "state"}, nil)
+	snapshotCount = prometheus.NewDesc("lvmsnap_snapshots",
+		"Snapshots by type and state: ready, lost (the COW overflowed), damaged.", []string{"volume_group", "type", "state"}, nil)
+	snapshotOldest = prometheus.NewDesc("lvmsnap_snapshot_oldest_timestamp_seconds",
+		"When the oldest snapshot of a volume group was cut, since the epoch; absent without one.", []string{"volume_group", "type"}, nil)
+	snapshotNewest = prometheus.NewDesc("lvmsnap_snapshot_newest_timestamp_seconds",
+		"When the newest snapshot of a volume group was cut, since the epoch; absent without one.", []string{"volume_group", "type"}, nil)
+	cowSize = prometheus.NewDesc("lvmsnap_cow_size_bytes",
+		"Sizes of the COWs of all active snapshots of thick volumes together.", []string{"volume_group"}, nil)
+	cowUsed = prometheus.NewDesc("lvmsnap_cow_used_bytes",
+		"How much of the COWs of active snapshots of thick volumes is in use.", []string{"volume_group"}, nil)
+	cowFullest = prometheus.NewDesc("lvmsnap_cow_fullest_ratio",
+		"How full the fullest COW is, of those that can overflow; at 1 its snapshot is lost.", []string{"volume_group"}, nil)
 )
 
 // Describe implements prometheus.Collector.
@@ -62,66 +80,95 @@ func (m *poolMetrics) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		poolSize, poolUsed, poolLimit, poolMetadataSize, poolMetadataUsed, poolMetadataLimit, poolPromised, poolAutoextends, poolCondition,
 		groupSize, groupFree, groupMetadataUsed, groupMetadataMaximum,
+		volumeCount, snapshotCount, snapshotOldest, snapshotNewest, cowSize, cowUsed, cowFullest,
 	} {
 		ch <- d
 	}
 }
 
-// fill is what one look finds.
-type fill struct {
-	pools  []storage.Pool
-	groups []storage.Group
-}
-
 // Collect implements prometheus.Collector. What cannot be had in time is left out, so that the rest arrives.
 func (m *poolMetrics) Collect(ch chan<- prometheus.Metric) {
+	var groups sync.WaitGroup
+	for _, name := range m.engine.GroupNames() {
+		groups.Go(func() {
+			if s, ok := m.look(name); ok {
+				collectGroup(ch, s)
+			}
+		})
+	}
+	groups.Wait()
+}
+
+// turn of a group: whoever fills the channel may look at it.
+func (m *poolMetrics) turn(group string) chan struct{} {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.looking[group] == nil {
+		m.looking[group] = make(chan struct{}, 1)
+	}
+	return m.looking[group]
+}
+
+func (m *poolMetrics) look(group string) (storage.Survey, bool) {
+	logger := m.logger.WithValues("volumeGroup", group)
 	timeout := time.NewTimer(poolTimeout)
 	defer timeout.Stop()
+	turn := m.turn(group)
 	select {
-	case m.looking <- struct{}{}:
+	case turn <- struct{}{}:
 	case <-timeout.C:
-		m.logger.Info("No metrics of pools: the look of an earlier scrape has not ended")
-		return
+		logger.Info("No metrics of a volume group: the look of an earlier scrape has not ended")
+		return storage.Survey{}, false
 	}
-	found := make(chan fill, 1)
+	found := make(chan storage.Survey, 1)
+	failed := make(chan error, 1)
 	go func() {
-		defer func() { <-m.looking }()
-		found <- m.look()
+		defer func() { <-turn }()
+		s, err := m.engine.Survey(context.Background(), group)
+		if err != nil {
+			failed <- err
+			return
+		}
+		found <- s
 	}()
 	select {
-	case f := <-found:
-		f.collect(ch)
+	case s := <-found:
+		return s, true
+	case err := <-failed:
+		logger.Error(err, "No metrics of a volume group")
 	case <-timeout.C:
-		m.logger.Info("No metrics of pools in time", "timeout", poolTimeout)
+		logger.Info("No metrics of a volume group in time", "timeout", poolTimeout)
 	}
+	return storage.Survey{}, false
 }
 
-func (m *poolMetrics) look() (f fill) {
-	var err error
-	if f.pools, err = m.engine.Pools(context.Background()); err != nil {
-		m.logger.Error(err, "No metrics of pools")
-	}
-	if f.groups, err = m.engine.Groups(context.Background()); err != nil {
-		m.logger.Error(err, "No metrics of volume groups")
-	}
-	return f
-}
-
-func (f fill) collect(ch chan<- prometheus.Metric) {
+func collectGroup(ch chan<- prometheus.Metric, s storage.Survey) {
 	gauge := func(d *prometheus.Desc, value int64, labels ...string) {
 		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, float64(value), labels...)
 	}
-	for _, g := range f.groups {
-		gauge(groupSize, g.SizeBytes, g.Name)
-		gauge(groupFree, g.FreeBytes, g.Name)
-		if g.MetadataLimitBytes > 0 {
-			gauge(groupMetadataUsed, g.MetadataBytes, g.Name)
-			gauge(groupMetadataMaximum, g.MetadataLimitBytes, g.Name)
-		}
+	g := s.Group
+	gauge(groupSize, g.SizeBytes, g.Name)
+	gauge(groupFree, g.FreeBytes, g.Name)
+	if g.MetadataLimitBytes > 0 {
+		gauge(groupMetadataUsed, g.MetadataBytes, g.Name)
+		gauge(groupMetadataMaximum, g.MetadataLimitBytes, g.Name)
 	}
-	for _, p := range f.pools {
+	for _, p := range s.Pools {
 		collectPool(ch, p, gauge)
 	}
+	for c, n := range s.Volumes {
+		gauge(volumeCount, int64(n), g.Name, string(c.Type), string(c.State))
+	}
+	for c, n := range s.Snapshots {
+		gauge(snapshotCount, int64(n), g.Name, string(c.Type), string(c.State))
+	}
+	for t, cuts := range s.Cuts {
+		gauge(snapshotOldest, cuts.Oldest.Unix(), g.Name, string(t))
+		gauge(snapshotNewest, cuts.Newest.Unix(), g.Name, string(t))
+	}
+	gauge(cowSize, s.COW.SizeBytes, g.Name)
+	gauge(cowUsed, s.COW.UsedBytes, g.Name)
+	ch <- prometheus.MustNewConstMetric(cowFullest, prometheus.GaugeValue, s.COW.Fullest, g.Name)
 }
 
 func collectPool(ch chan<- prometheus.Metric, p storage.Pool, gauge func(*prometheus.Desc, int64, ...string)) {

@@ -62,8 +62,14 @@ func run(ctx context.Context, o options) (err error) {
 		}
 		defer release()
 	}
+	traces, err := startTracing(ctx, o.nodeID, os.Getenv)
+	if err != nil {
+		return err
+	}
+	defer traces.close(ctx)
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	registerBuild(registry, o, lvmVersion.String())
 	commands := newCommandMetrics(registry)
 
 	kernel := &dm.Control{}
@@ -76,7 +82,8 @@ func run(ctx context.Context, o options) (err error) {
 		reader := &lvm.DiskReader{}
 		defer func() { err = errors.Join(err, reader.Close()) }()
 		groups[i], err = lvm.NewGroup(name, lvm.GroupOptions{
-			Executor: shell, Reader: reader, Locks: lvm.FileLocks{Dir: locks}, Observe: commands.observe,
+			Executor: shell, Reader: reader, Locks: lvm.FileLocks{Dir: locks},
+			Observe: commands.observe, Waited: commands.waited, Tracer: traces.commands(),
 		})
 		if err != nil {
 			return err
@@ -93,7 +100,7 @@ func run(ctx context.Context, o options) (err error) {
 	files := mount.NewHost(host, o.kubeletDir)
 	server, err := driver.New(driver.Options{
 		Name: o.driverName, Version: version, NodeID: o.nodeID, Endpoint: o.endpoint,
-		Registerer: registry, Engine: engine, Ready: func() { notifyReady(logger) },
+		Registerer: registry, Engine: engine, Ready: func() { notifyReady(logger) }, Tracing: traces.rpcs(),
 		Node: driver.NewNode(driver.NodeOptions{NodeID: o.nodeID, Engine: engine, FileSystems: files, Mounts: files}),
 	})
 	if err != nil {

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/trace"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -60,12 +62,16 @@ type call struct {
 	logger klog.Logger
 	method string
 	start  time.Time
+	span   trace.Span // of the call; one that records nothing when nobody traces
 }
 
 // begin gives the call its number, which all lines that are logged below it carry.
 func (i *interceptors) begin(ctx context.Context, fullMethod string) (context.Context, *call) {
-	c := &call{interceptors: i, method: path.Base(fullMethod), start: time.Now()}
+	c := &call{interceptors: i, method: path.Base(fullMethod), start: time.Now(), span: trace.SpanFromContext(ctx)}
 	c.logger = klog.LoggerWithValues(i.logger, "requestID", i.calls.Add(1), "method", c.method)
+	if c.span.IsRecording() {
+		c.logger = klog.LoggerWithValues(c.logger, "traceID", c.span.SpanContext().TraceID().String())
+	}
 	i.metrics.inFlight.Inc()
 	return klog.NewContext(ctx, c.logger), c
 }
@@ -81,6 +87,9 @@ func (c *call) end(object []any, err error) {
 	c.metrics.inFlight.Dec()
 	c.metrics.observe(c.method, code, took)
 	keysAndValues := append([]any{"code", code.String(), "duration", took}, object...)
+	for j := 0; c.span.IsRecording() && j+1 < len(object); j += 2 {
+		c.span.SetAttributes(attribute.String(fmt.Sprint("csi.", object[j]), fmt.Sprint(object[j+1])))
+	}
 	switch {
 	case err == nil && c.method == "Probe":
 		// livenessprobe calls every few seconds. A failure is worth a line: it gets the driver restarted.

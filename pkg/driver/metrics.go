@@ -24,6 +24,8 @@ func NewMetrics(registerer prometheus.Registerer) (*Metrics, error) {
 			Help: "How long CSI calls took, by method and gRPC code. Its _count is the number of calls.",
 			// csi-provisioner gives up after 10 s, csi-snapshotter after 60 s; a copy can take minutes.
 			Buckets: []float64{.005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60, 120, 300},
+			// For those who ask for native histograms; the buckets above are for the others.
+			NativeHistogramBucketFactor: 1.1, NativeHistogramMaxBucketNumber: 100, NativeHistogramMinResetDuration: time.Hour,
 		}, []string{"method", "grpc_code"}),
 		inFlight: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "lvmsnap_rpc_in_flight",

@@ -14,6 +14,7 @@ import (
 	"github.com/container-storage-interface/spec/lib/go/csi"
 	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/stats"
 	"k8s.io/klog/v2"
 )
 
@@ -38,6 +39,8 @@ type Options struct {
 
 	Registerer prometheus.Registerer // nil: the metrics are kept but not registered
 
+	Tracing stats.Handler // of every call; nil: none
+
 	// DrainTimeout is how long calls that run at the end may take; 0 is DefaultDrainTimeout.
 	DrainTimeout time.Duration
 
@@ -50,6 +53,7 @@ type Server struct {
 	path         string
 	metrics      *Metrics
 	drainTimeout time.Duration
+	tracing      stats.Handler
 
 	identity   *identity
 	controller *controller
@@ -91,6 +95,7 @@ func New(o Options) (*Server, error) {
 		path:         path,
 		metrics:      metrics,
 		drainTimeout: o.DrainTimeout,
+		tracing:      o.Tracing,
 		identity:     &identity{name: o.Name, version: o.Version, engine: o.Engine},
 		controller:   &controller{nodeID: o.NodeID, volumes: o.Engine, snapshots: o.Engine},
 		node:         o.Node,
@@ -154,7 +159,11 @@ func (s *Server) serve(ctx context.Context, lis net.Listener) error {
 
 func (s *Server) grpcServer(logger klog.Logger) *grpc.Server {
 	i := &interceptors{logger: logger, metrics: s.metrics}
-	server := grpc.NewServer(i.unary(), i.stream(), grpc.MaxRecvMsgSize(maxRequestBytes))
+	options := []grpc.ServerOption{i.unary(), i.stream(), grpc.MaxRecvMsgSize(maxRequestBytes)}
+	if s.tracing != nil {
+		options = append(options, grpc.StatsHandler(s.tracing))
+	}
+	server := grpc.NewServer(options...)
 	csi.RegisterIdentityServer(server, s.identity)
 	csi.RegisterControllerServer(server, s.controller)
 	if s.node != nil {

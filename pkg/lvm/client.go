@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"time"
 
+	"go.opentelemetry.io/otel/trace"
 	"k8s.io/klog/v2"
 )
 
@@ -22,7 +23,8 @@ type Client struct {
 	reader MetadataReader // nil: LVM is asked
 	locks  Locker         // nil: nobody else runs LVM
 	on     func(CommandEvent)
-	turn   *turn // in which the client works
+	tracer trace.Tracer // nil: no spans
+	turn   *turn        // in which the client works
 }
 
 // CommandEvent tells an observer (metrics) about one finished command.
@@ -71,6 +73,7 @@ func (c *Client) run(ctx context.Context, args ...string) (Document, error) {
 		return Document{}, err
 	}
 	start := time.Now()
+	ctx, endSpan := traceCommand(ctx, c.tracer, c.group, args[0])
 	c.turn.begin(args)
 	out, err := c.exec.Run(ctx, args...)
 	if errors.Is(err, ErrOutcomeUnknown) && reads(args[0]) {
@@ -86,6 +89,7 @@ func (c *Client) run(ctx context.Context, args ...string) (Document, error) {
 		}
 		err = &CommandError{Args: args, ExitCode: out.ExitCode, Text: text}
 	}
+	endSpan(out.ExitCode, err)
 	elapsed := time.Since(start)
 	klog.FromContext(ctx).V(4).Info("LVM command", "args", args, "duration", elapsed, "err", err)
 	if c.on != nil {

@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"go.opentelemetry.io/otel/trace"
 	"golang.org/x/sync/semaphore"
 )
 
@@ -17,6 +18,7 @@ type Group struct {
 	name   string
 	client *Client
 	turns  *semaphore.Weighted
+	waited func(WaitEvent)
 
 	waiting atomic.Int64
 	turn    atomic.Pointer[turn] // nil: nobody has it
@@ -33,6 +35,15 @@ type GroupOptions struct {
 	Reader   MetadataReader     // nil: LVM is asked what there is
 	Locks    Locker             // nil: nobody else runs LVM
 	Observe  func(CommandEvent) // nil: nobody is told of commands
+	Waited   func(WaitEvent)    // nil: nobody is told of those who waited
+	Tracer   trace.Tracer       // nil: no spans of commands and waits
+}
+
+// WaitEvent tells an observer (metrics) that a caller got its turn, or gave up.
+type WaitEvent struct {
+	Group    string
+	Duration time.Duration
+	Err      error
 }
 
 // NewGroup makes the queue of a volume group.
@@ -40,11 +51,11 @@ func NewGroup(name string, o GroupOptions) (*Group, error) {
 	if err := ValidateName(name); err != nil {
 		return nil, err
 	}
-	client := &Client{exec: o.Executor, group: name, locks: o.Locks, on: o.Observe}
+	client := &Client{exec: o.Executor, group: name, locks: o.Locks, on: o.Observe, tracer: o.Tracer}
 	if o.Reader != nil {
 		client.reader = newBoundedReader(o.Reader)
 	}
-	g := &Group{name: name, client: client, turns: semaphore.NewWeighted(1)}
+	g := &Group{name: name, client: client, turns: semaphore.NewWeighted(1), waited: o.Waited}
 	g.unflushed.Store(true)
 	return g, nil
 }
@@ -63,8 +74,13 @@ func (g *Group) Do(ctx context.Context, purpose string, limit time.Duration, fn 
 		g.waiting.Add(-1)
 		return fmt.Errorf("%w: %s: %d are waiting%s", ErrBusy, g.name, maxWaiting, g.holder())
 	}
+	began, endSpan := time.Now(), traceWait(ctx, g.client.tracer, g.name)
 	err := g.turns.Acquire(ctx, 1)
 	g.waiting.Add(-1)
+	endSpan(err)
+	if g.waited != nil {
+		g.waited(WaitEvent{g.name, time.Since(began), err})
+	}
 	if err != nil {
 		return fmt.Errorf("%s: waiting for volume group %s%s: %w", purpose, g.name, g.holder(), context.Cause(ctx))
 	}
@@ -97,4 +113,13 @@ func (g *Group) View(ctx context.Context, limit time.Duration) (m Metadata, err 
 		return err
 	})
 	return m, err
+}
+
+// Peek is View for those who would rather not know than run an LVM command: metrics, which are asked for all the time.
+// LVM is asked only where nothing else can be.
+func (g *Group) Peek(ctx context.Context, limit time.Duration) (Metadata, error) {
+	if g.client.reader == nil {
+		return g.View(ctx, limit)
+	}
+	return g.client.reader.Metadata(g.name)
 }

@@ -206,3 +206,38 @@ func TestGroupKeptByStuckCommand(t *testing.T) {
 		}
 	})
 }
+
+// Who waited for a turn, and for how long, is told of those who got it and of those who gave up.
+func TestGroupTellsOfWaiting(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var waits []lvm.WaitEvent
+		g, err := lvm.NewGroup("vg0", lvm.GroupOptions{Executor: lvmtest.New(), Waited: func(e lvm.WaitEvent) { waits = append(waits, e) }})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ends := make(chan error)
+		for range 2 {
+			go func() {
+				ends <- g.Do(t.Context(), "work", time.Minute, func(context.Context, *lvm.Client) error {
+					time.Sleep(3 * time.Second)
+					return nil
+				})
+			}()
+			synctest.Wait()
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if err := g.Do(ctx, "impatient", time.Minute, nil); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("got %v", err)
+		}
+		for range 2 {
+			if err := <-ends; err != nil {
+				t.Error(err)
+			}
+		}
+		want := []lvm.WaitEvent{{Group: "vg0"}, {Group: "vg0", Duration: time.Second, Err: context.DeadlineExceeded}, {Group: "vg0", Duration: 3 * time.Second}}
+		if !slices.Equal(waits, want) {
+			t.Errorf("got %v, want %v", waits, want)
+		}
+	})
+}

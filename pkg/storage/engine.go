@@ -169,13 +169,7 @@ func (e *Engine) localSnapshot(id string) (Handle, error) {
 	return h, err
 }
 
-func (e *Engine) groupNames() string {
-	names := make([]string, len(e.groups))
-	for i, g := range e.groups {
-		names[i] = g.Name()
-	}
-	return strings.Join(names, ", ")
-}
+func (e *Engine) groupNames() string { return strings.Join(e.GroupNames(), ", ") }
 
 // groupFor is the group that a class names, or the default.
 func (e *Engine) groupFor(class Class) (*group, error) {

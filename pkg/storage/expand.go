@@ -123,13 +123,16 @@ func (e *Engine) fillReserve(ctx context.Context, f *fill, lv lvm.LV, size int64
 		return err
 	}
 	defer e.fills.slots.Release(1)
+	f.working.Store(true)
+	defer f.working.Store(false)
 	device := ""
 	err := e.withLV(ctx, f.lv, changing, "reserve "+f.lv, func(ctx context.Context, c *lvm.Client, v *view, reserve lvm.LV) error {
 		device = v.devicePath(reserve)
 		return c.Activate(ctx, reserve.Name)
 	})
 	if err == nil {
-		_, err = e.fills.o.Filler.Zero(ctx, device, e.fillOptions(ctx, f, fillGrow, news))
+		_, err = e.fills.o.Filler.Zero(ctx, device, e.fillOptions(ctx, f, target{filling: filling{kind: fillGrow}}, news))
+		e.stats.fills.ended(fillGrow, err)
 	}
 	if err != nil {
 		return err

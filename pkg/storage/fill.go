@@ -132,7 +132,8 @@ type fills struct {
 // fill is one job.
 type fill struct {
 	lv       string
-	fresh    bool // begun with the volume itself: nothing was written to it before
+	fresh    bool        // begun with the volume itself: nothing was written to it before
+	working  atomic.Bool // it has its slot
 	cancel   context.CancelFunc
 	progress atomic.Pointer[blockcopy.Progress]
 	done     chan struct{}

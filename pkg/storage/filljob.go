@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"k8s.io/klog/v2"
@@ -46,26 +47,29 @@ func (e *Engine) startFill(ctx context.Context, lv string, fresh bool) *fill {
 
 // fill does the work of one job. The volume's own turn is taken at the begin and the end only, and the source's likewise:
 // while blocks are copied, the groups are free.
-func (e *Engine) fill(ctx context.Context, f *fill, news *fillNews) error {
+func (e *Engine) fill(ctx context.Context, f *fill, news *fillNews) (err error) {
 	if err := e.fills.slots.Acquire(ctx, 1); err != nil {
 		return err
 	}
 	defer e.fills.slots.Release(1)
+	f.working.Store(true)
+	defer f.working.Store(false)
 	t, err := e.openTarget(ctx, f, news)
 	if err != nil || t.kind == fillNone {
 		return err
 	}
-	o := e.fillOptions(ctx, f, t.kind, news)
+	if !slices.Contains(FillKinds, t.kind) {
+		return fmt.Errorf("%w: %s has the unknown tag %s", ErrPending, f.lv, tag(tagFill, t.record[tagFill]))
+	}
+	defer func() { e.stats.fills.ended(t.kind, err) }()
+	o := e.fillOptions(ctx, f, t, news)
 	o.OnCheckpoint = e.recordProgress(ctx, t, o.OnCheckpoint)
 	init := Init(t.record[tagInit])
-	switch t.kind {
-	case fillZero, fillGrow:
+	if t.kind == fillCopy {
+		init, err = e.copyInto(ctx, f, &t, o)
+	} else {
 		o.OffsetBytes = min(t.offset, t.lv.SizeBytes)
 		_, err = e.fills.o.Filler.Zero(ctx, t.device, o)
-	case fillCopy:
-		init, err = e.copyInto(ctx, f, &t, o)
-	default:
-		err = fmt.Errorf("%w: %s has the unknown tag %s", ErrPending, f.lv, tag(tagFill, t.record[tagFill]))
 	}
 	if err != nil {
 		return err
@@ -79,13 +83,16 @@ func (e *Engine) fill(ctx context.Context, f *fill, news *fillNews) error {
 	return nil
 }
 
-func (e *Engine) fillOptions(ctx context.Context, f *fill, kind string, news *fillNews) blockcopy.Options {
+func (e *Engine) fillOptions(ctx context.Context, f *fill, t target, news *fillNews) blockcopy.Options {
+	last := t.offset
 	return blockcopy.Options{
 		Limiter: e.fills.o.Limiter, CheckpointInterval: min(e.fills.o.Checkpoint, blockcopy.DefaultCheckpointInterval),
 		OnCheckpoint: func(p blockcopy.Progress) {
 			f.progress.Store(&p)
+			e.stats.fills.progressed(t.kind, p.DurableBytes-last)
+			last = p.DurableBytes
 			if !news.progress(ctx, p) {
-				klog.FromContext(ctx).Info("Filling a volume", "lv", f.lv, "kind", kind, "progress", p.String())
+				klog.FromContext(ctx).Info("Filling a volume", "lv", f.lv, "kind", t.kind, "progress", p.String())
 			}
 		},
 	}

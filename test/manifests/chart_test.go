@@ -34,6 +34,7 @@ func TestSchemaRefuses(t *testing.T) {
 		"a relative kubeletDir":     {"driver: {kubeletDir: var/lib/kubelet}", "kubeletDir"},
 		"kubeletDir with a slash":   {"driver: {kubeletDir: /var/lib/kubelet/}", "kubeletDir"},
 		"a flag without dashes":     {"driver: {extraArgs: [copy-rate-limit=1]}", "extraArgs"},
+		"a number in a variable":    {"driver: {extraEnv: [{name: A, value: 1}]}", "extraEnv"},
 		"a number as a parameter":   {"storageClasses: [{name: a, parameters: {stripes: 2}}]", "stripes"},
 		"a class without a name":    {"storageClasses: [{parameters: {}}]", "name"},
 		"an unknown binding mode":   {"storageClasses: [{name: a, volumeBindingMode: Late}]", "volumeBindingMode"},
@@ -43,6 +44,7 @@ func TestSchemaRefuses(t *testing.T) {
 		"no resizer":                {"resizer: {replicas: 0}", "replicas"},
 		"a port that is none":       {"metrics: {port: 70000}", "port"},
 		"a monitor of no metrics":   {"metrics: {podMonitor: {enabled: true}}", "metrics"},
+		"a label of the rules":      {"metrics: {prometheusRule: {labels: {a: 1}}}", "labels"},
 		"a pull policy":             {"image: {pullPolicy: Sometimes}", "pullPolicy"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -143,8 +143,8 @@ func (b *Backend) extend(ctx context.Context, c *lvm.Client, x extension, extend
 	case errors.Is(err, storage.ErrNoSpace), errors.Is(err, lvm.ErrNoSpace):
 		result = storage.GrowthNoSpace
 	default:
-		result = storage.GrowthFailed
-		logger.Error(err, "A pool could not be extended", "from", x.from, "to", x.to)
+		result = storage.GrowthFailed // logged by whoever wanted it
+		err = fmt.Errorf("the %s of thin pool %s/%s is %.1f%% full and could not be extended to %d bytes: %w", x.of, c.GroupName(), x.pool, x.percent, x.to, err)
 	}
 	b.grown.add(growthKey{c.GroupName(), x.pool, storage.Growth{Of: x.of, Result: result}})
 	return err
