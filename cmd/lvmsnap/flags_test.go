@@ -104,6 +104,7 @@ func TestParseFlags(t *testing.T) {
 }
 
 func TestParseFlagsRefuses(t *testing.T) {
+	restoreVerbosity(t)
 	for name, tt := range map[string]struct {
 		args  []string
 		words string
@@ -165,10 +166,11 @@ func TestHelp(t *testing.T) {
 	}
 }
 
-// restoreVerbosity sets klog's level, which belongs to the process, back when the test ends.
+// restoreVerbosity sets klog's levels, which belong to the process, back when the test ends.
 func restoreVerbosity(t *testing.T) {
 	t.Cleanup(func() {
-		if err := newFlagSet(new(options)).Set("v", "0"); err != nil {
+		fs := newFlagSet(new(options))
+		if err := errors.Join(fs.Set("v", "0"), fs.Set("vmodule", "")); err != nil {
 			t.Error(err)
 		}
 	})

@@ -163,7 +163,8 @@ func newEverything() *everything {
 		stats{
 			Fills: []storage.FillStats{{LV: "csi-v-x", DoneBytes: 1, TotalBytes: 4}}, Recoveries: map[storage.RecoveryKind]int64{storage.RecoveredJam: 5},
 			FillsEnded: map[storage.FillEnd]int64{{Kind: "copy", Result: "ok"}: 8}, FilledBytes: map[string]int64{"zero": 4096},
-			Groups: []storage.GroupStats{{Name: "vg"}},
+			Notices: map[string]int64{storage.PoolDataLow: 1},
+			Groups:  []storage.GroupStats{{Name: "vg"}},
 		},
 		levels{surveys: []storage.Survey{{
 			Group: storage.Group{Name: "vg", SizeBytes: 1000, MetadataLimitBytes: 90},
