@@ -21,7 +21,7 @@ func TestNoAnswer(t *testing.T) {
 		ask := func() (int, error) {
 			asked++ // one at a time: the race detector would tell
 			<-stuck
-			return asked, nil
+			return asked, t.Context().Err()
 		}
 		began, before := time.Now(), runtime.NumGoroutine()
 		var all sync.WaitGroup

@@ -231,6 +231,9 @@ func (v *view) recover(ctx context.Context, c *lvm.Client) error {
 		return err
 	}
 	for _, name := range refresh {
+		if lv, _ := v.find(name); unmended != nil && lv.Attr.Type() == lvm.TypeThinPool {
+			continue // LVM would begin with what it has in mind for the pool
+		}
 		err := c.Refresh(ctx, name)
 		if errors.Is(err, lvm.ErrOutcomeUnknown) { // killed, too; I/O hangs until one is not
 			err = c.Refresh(ctx, name)

@@ -127,6 +127,12 @@ func (c *co) stuckPool(other *labtest.Group, hang func() func()) {
 // says why.
 func (c *co) readsOn(v *csi.Volume, first *csi.Snapshot) {
 	c.t.Helper()
+	c.eventually("the pool does not answer", func() error {
+		if got := c.metric("lvmsnap_pool_condition", "PoolNotAnswering"); got != "1" {
+			return fmt.Errorf("the pool's condition is %q", got)
+		}
+		return nil
+	})
 	list, err := c.Controller.ListSnapshots(c.context(), &csi.ListSnapshotsRequest{})
 	c.ok(err)
 	ready := map[string]bool{}
@@ -153,9 +159,6 @@ func (c *co) readsOn(v *csi.Volume, first *csi.Snapshot) {
 	}
 	_, err = c.Controller.GetCapacity(c.context(), &csi.GetCapacityRequest{})
 	c.fails("the capacity", err, codes.Unavailable, "thin pool "+c.vg.Name+"/pool has not answered for", c.vg.Name+"-pool_tdata")
-	if got := c.metric("lvmsnap_pool_condition", "PoolNotAnswering"); got != "1" {
-		c.t.Errorf("the pool's condition is %q", got)
-	}
 }
 
 // eventually tries until check is content.

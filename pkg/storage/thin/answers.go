@@ -75,9 +75,9 @@ func isSilent(err error) bool {
 	return errors.As(err, &silence)
 }
 
-// memoryLimit is how old the last answer of a pool may have been when the silence began. It is asked every second; in this time
-// nobody takes a pool away, repairs it and brings it back, and only then could it know less than it did.
-const memoryLimit = 10 * time.Second
+// memoryLimit is how old the last answer of a pool may have been when the silence began. It is asked every second, and so nobody can take a
+// pool away, repair it and bring it back without being seen; only then could it know less than it did.
+const memoryLimit = time.Minute
 
 // memory keeps the last transaction id of each pool, by its UUID: it only grows.
 type memory struct {

@@ -41,15 +41,15 @@ func TestStatesOfASilentPool(t *testing.T) {
 		age    time.Duration // of that
 		want   map[string]storage.State
 	}{
-		{"in agreement", "p", 10, nil, answered(10), 0, states(0, 9, committed)},
-		{"as old as can be", "p", 10, nil, answered(10), 10 * time.Second, states(0, 9, committed)},
-		{"LVM is about to make one", "p", 11, queue, answered(10), 0, merge(states(0, 9, committed), states(10, 10, silent))},
-		{"it counted one, which is not on its disk for all that LVM knows", "p", 10, queue, answered(10), 0, merge(states(0, 8, committed), states(9, 9, silent))},
-		{"it said so too long ago", "p", 10, nil, answered(10), 11 * time.Second, states(0, 9, silent)},
-		{"it was away", "p", 10, nil, append(answered(10), kernel{err: dm.ErrNoDevice}), 0, states(0, 9, silent)},
-		{"it had failed", "p", 10, nil, append(answered(10), kernel{status: dm.PoolStatus{Mode: dm.PoolFailed}}), 0, states(0, 9, silent)},
+		{"in agreement", "p", 10, nil, answered, 0, states(0, 9, committed)},
+		{"as old as can be", "p", 10, nil, answered, time.Minute, states(0, 9, committed)},
+		{"LVM is about to make one", "p", 11, queue, answered, 0, merge(states(0, 9, committed), states(10, 10, silent))},
+		{"it counted one, which is not on its disk for all that LVM knows", "p", 10, queue, answered, 0, merge(states(0, 8, committed), states(9, 9, silent))},
+		{"it said so too long ago", "p", 10, nil, answered, time.Minute + time.Second, states(0, 9, silent)},
+		{"it was away", "p", 10, nil, append(answered, kernel{err: dm.ErrNoDevice}), 0, states(0, 9, silent)},
+		{"it had failed", "p", 10, nil, append(answered, kernel{status: dm.PoolStatus{Mode: dm.PoolFailed}}), 0, states(0, 9, silent)},
 		{"it never answered", "p", 10, nil, nil, 0, states(0, 9, silent)},
-		{"it is another pool", "q", 10, nil, answered(10), 0, states(0, 9, silent)},
+		{"it is another pool", "q", 10, nil, answered, 0, states(0, 9, silent)},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -83,6 +83,4 @@ func TestStatesOfASilentPool(t *testing.T) {
 	}
 }
 
-func answered(transaction uint64) []kernel {
-	return []kernel{{status: dm.PoolStatus{Mode: dm.PoolReadWrite, TransactionID: transaction}}}
-}
+var answered = []kernel{{status: dm.PoolStatus{Mode: dm.PoolReadWrite, TransactionID: 10}}}
