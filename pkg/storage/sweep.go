@@ -144,7 +144,7 @@ func (v *view) discard(ctx context.Context, c *lvm.Client, lv lvm.LV) error {
 	switch {
 	case lv.Pool != "":
 		return c.Remove(ctx, lv.Name)
-	case v.halfMade(lv):
+	case v.halfMade(lv), v.splitOff(lv):
 		// Its hidden device may have been left behind. LVM takes that over with the activation, and else it would be
 		// in the way of every snapshot of this name (docs/adr/0010, Crashes).
 		if err := c.Activate(ctx, lv.Name); err != nil {

@@ -37,7 +37,7 @@ func TestHostNamespace(t *testing.T) {
 // What mount(8) mounts in the host's mount namespace is seen in the container's, as by its bidirectional propagation.
 func TestHostNamespaceMounts(t *testing.T) {
 	dir := t.TempDir()
-	labtest.Run(t, "mount", "--bind", dir, dir)
+	labtest.Run(t, "mount", "-t", "tmpfs", "none", dir)
 	t.Cleanup(func() { labtest.Run(t, "umount", dir) })
 	labtest.Run(t, "mount", "--make-shared", dir)
 	container := filepath.Join(dir, "container")

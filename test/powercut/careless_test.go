@@ -37,7 +37,7 @@ func (n *node) writeCarelessly() {
 	f, err := os.OpenFile(carelessPath(), os.O_WRONLY|unix.O_DIRECT, 0)
 	n.ok(err)
 	for i := range carelessWriters {
-		buf, rng := n.aligned(carelessBlock), rand.New(rand.NewPCG(n.Seed, uint64(i)))
+		buf, rng := n.aligned(carelessBlock), rand.New(rand.NewPCG(n.Seed, uint64(i))) //nolint:gosec // a test has to be repeatable
 		go func() {
 			for number := uint64(1); ; number++ {
 				at := rng.Int64N(carelessBytes/carelessBlock) * carelessBlock

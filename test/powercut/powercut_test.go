@@ -44,7 +44,7 @@ func startSeed(t *testing.T) *rand.Rand {
 		*seedFlag = uint64(time.Now().UnixNano()) % 1_000_000
 	}
 	t.Logf("seed: -seed=%d", *seedFlag)
-	return rand.New(rand.NewPCG(*seedFlag, 3))
+	return rand.New(rand.NewPCG(*seedFlag, 3)) //nolint:gosec // a test has to be repeatable
 }
 
 // memory is a new directory in memory.
@@ -273,7 +273,7 @@ func cutAt(t *testing.T, o order, log *os.File, all []entry, at int, where strin
 	entries := all[:at]
 	coming := slices.IndexFunc(all[at:], func(e entry) bool { return e.flags&flagFlush != 0 })
 	dir := memory(t)
-	defer os.RemoveAll(dir)
+	defer func() { _ = os.RemoveAll(dir) }()
 	disk, err := os.Create(filepath.Join(dir, "disk"))
 	if err != nil {
 		t.Fatal(err)
