@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -193,16 +194,17 @@ func (c *cluster) killDriver() {
 		c.t.Fatal(err)
 	}
 	for _, file := range files {
-		if text, _ := os.ReadFile(file); string(text) == "lvmsnap\n" {
-			var pid int
-			if _, err := fmt.Sscan(filepath.Base(filepath.Dir(file)), &pid); err == nil {
-				err = syscall.Kill(pid, syscall.SIGKILL)
-			}
-			if err != nil {
-				c.t.Fatal(err)
-			}
-			return
+		if text, _ := os.ReadFile(file); string(text) != "lvmsnap\n" {
+			continue
 		}
+		pid, err := strconv.Atoi(filepath.Base(filepath.Dir(file)))
+		if err == nil {
+			err = syscall.Kill(pid, syscall.SIGKILL)
+		}
+		if err != nil {
+			c.t.Fatal(err)
+		}
+		return
 	}
 	c.t.Fatal("no process is the driver")
 }

@@ -41,13 +41,13 @@ func main() {
 
 func run(args []string) (int, error) {
 	if len(args) < 2 || os.Getenv("E2E_BIN") == "" || os.Getenv("E2E_LOGS") == "" {
-		return 0, errors.New("usage: E2E_BIN=DIR E2E_LOGS=DIR unshare --net controlplane LAB FLAGS... -- COMMAND ARGS...")
+		return 0, errors.New("usage: E2E_BIN=DIR E2E_LOGS=DIR unshare --net controlplane LAB [FLAGS] -- COMMAND [ARGS]")
 	}
 	dir, err := os.MkdirTemp("", "e2e")
 	if err != nil {
 		return 0, err
 	}
-	defer os.RemoveAll(dir)
+	defer func() { _ = os.RemoveAll(dir) }()
 	socket := filepath.Join(dir, "switch")
 	if err := network(socket); err != nil {
 		return 0, err

@@ -22,8 +22,11 @@ func (c *control) start() error {
 		return err
 	}
 	etcd := "http://127.0.0.1:2379"
-	kubeconfigs := []string{"--kubeconfig=" + c.path("admin.kubeconfig"), "--authentication-kubeconfig=" + c.path("admin.kubeconfig"),
-		"--authorization-kubeconfig=" + c.path("admin.kubeconfig"), "--leader-elect=false", "--bind-address=127.0.0.1"}
+	access := c.path("admin.kubeconfig")
+	kubeconfigs := []string{
+		"--kubeconfig=" + access, "--authentication-kubeconfig=" + access, "--authorization-kubeconfig=" + access,
+		"--leader-elect=false", "--bind-address=127.0.0.1",
+	}
 	for _, program := range [][]string{
 		{"server", "--data-dir", c.path("etcd"), "--unsafe-no-fsync", "--log-level=warn",
 			"--listen-client-urls", etcd, "--advertise-client-urls", etcd, "--listen-peer-urls", "http://127.0.0.1:2380",
