@@ -32,8 +32,11 @@ const (
 	mib            = int64(1) << 20
 	driverAddress  = "127.0.0.1:19090"
 	monitorAddress = "127.0.0.1:19091"
-	patience       = 3 * time.Minute
+	patience       = 2 * time.Minute
 	deployed       = "../../deploy/monitoring"
+	// envKeep is a directory that does not exist yet, for what Prometheus has recorded: to look at it, on any machine, with
+	// prometheus --storage.tsdb.path.
+	envKeep = "MONITORING_KEEP"
 )
 
 // eventually waits for what has to come by itself; what says what it is that did not.
@@ -125,6 +128,9 @@ func startPrometheus(t *testing.T) prometheus {
 	t.Cleanup(func() {
 		_ = cmd.Process.Signal(syscall.SIGTERM)
 		_ = cmd.Wait()
+		if keep := os.Getenv(envKeep); keep != "" {
+			labtest.Run(t, "cp", "-r", dir+"/data", keep)
+		}
 		if t.Failed() {
 			t.Logf("prometheus:\n%s", log.String())
 		}
@@ -206,10 +212,10 @@ func panelQueries(t *testing.T) map[string]string {
 func TestDashboardAndAlerts(t *testing.T) {
 	vg := labtest.VolumeGroup(t, labtest.Options{ThinPool: "pool", PoolSize: "128m", PoolMetadataSize: "8m"})
 	labtest.Run(t, "lvcreate", "-y", "--type", "thin-pool", "--name", "off", "--size", "16m", vg.Name)
-	labtest.Run(t, "lvchange", "--activate", "n", vg.Name+"/off") // something is wrong with a pool
 	n := node{driverproc.Start(t, driverproc.Options{Groups: []string{vg.Name}, Flags: []string{
 		"--metrics-address", driverAddress, "--pool-autoextend-threshold=50", "--copy-rate-limit=2Mi", "--overprovision-ratio=10",
 	}}), t}
+	labtest.Run(t, "lvchange", "--activate", "n", vg.Name+"/off") // something is wrong with a pool
 	p := startPrometheus(t)
 
 	thinPool, thick := map[string]string{"thinPool": "pool"}, map[string]string{"type": "thick"}
@@ -224,13 +230,13 @@ func TestDashboardAndAlerts(t *testing.T) {
 
 	queries := panelQueries(t)
 	eventually(t, func() (bool, string) {
+		var empty []string
 		for name, query := range queries {
-			values, err := p.values(query)
-			if err != nil || len(values) == 0 {
-				return false, fmt.Sprintf("panel %s: %s: %d values, %v", name, query, len(values), err)
+			if values, err := p.values(query); err != nil || len(values) == 0 {
+				empty = append(empty, fmt.Sprintf("panel %s: %s: %d values, %v", name, query, len(values), err))
 			}
 		}
-		return true, ""
+		return len(empty) == 0, strings.Join(empty, "\n")
 	})
 	t.Logf("%d queries of the dashboard have values", len(queries))
 
