@@ -22,8 +22,8 @@ func TestReference(t *testing.T) {
 		row := reference.Row{Name: f.Name, Cells: []string{
 			"`" + strings.TrimSpace("--"+f.Name+" "+strings.ToUpper(placeholder)) + "`", "", strings.ToUpper(help[:1]) + help[1:],
 		}}
-		// Of these the page says in words what it means.
-		if !slices.Contains([]string{"", "false", "[]", "0s"}, f.DefValue) {
+		// Of these the page says in words what it means. klog gives as the default of -v what it is now, which other tests change.
+		if f.Name != "v" && !slices.Contains([]string{"", "false", "[]", "0s"}, f.DefValue) {
 			row.Cells[1] = "`" + f.DefValue + "`"
 			row.Second = []string{row.Cells[1]}
 		}
