@@ -58,7 +58,7 @@ func (s *controller) CreateVolume(ctx context.Context, req *csi.CreateVolumeRequ
 		return nil, err
 	}
 	volume, err := s.volumes.CreateVolume(ctx, spec)
-	if errors.Is(err, storage.ErrOtherNode) {
+	if spec.Source != nil && errors.Is(err, storage.ErrOtherNode) {
 		return nil, fmt.Errorf("%w; %s", err, whoseNode(spec.Source.Kind))
 	}
 	if err != nil {
