@@ -53,6 +53,7 @@ func TestControlPlane(t *testing.T) {
 		{"restore on the wrong node", restoreOnWrongNode},
 		{"clone on the wrong node", cloneOnWrongNode},
 		{"lists", lists},
+		{"content with the wrong label", wrongLabel},
 		{"one pod", func(a, _ *node) { onePod(a) }},
 		{"node lost and back", nodeLostAndBack},
 	} {
@@ -283,6 +284,44 @@ func (c *cluster) documentedColumns(resource string, o *unstructured.Unstructure
 			c.t.Errorf("%s of %s: %q (%v), want %q", column, o.GetName(), out.String(), err, want[i])
 		}
 	}
+}
+
+// wrongLabel: a content made by hand with the wrong node's name is found by nobody, and nothing happens to the snapshot; with the right
+// name it is ready.
+func wrongLabel(a, b *node) {
+	c := a.c
+	source := a.claimNamed("db")
+	v := a.use(source)
+	v.write("100 orders")
+	v.leave()
+	first := c.snapshotOf(source, "first")
+	handle := c.forget(c.awaitField(first, "true", "status", "readyToUse"))
+
+	objects := preprovisioned(c, handle, b.name)
+	c.apply(objects...)
+	content, found := ofKind(objects, "VolumeSnapshotContent"), ofKind(objects, "VolumeSnapshot")
+	c.await("the VolumeSnapshot to say that it was not found", time.Minute, func(ctx context.Context) error {
+		got, err := c.get(ctx, found)
+		if err != nil {
+			return err
+		}
+		message := field(got, "status", "error", "message")
+		if !strings.Contains(message, "can not find snapshot for snapshotID "+handle) {
+			return fmt.Errorf("its status is %v", got.Object["status"])
+		}
+		c.t.Log(message)
+		return nil
+	})
+	a.awaitLVs(1, 1)
+	c.patch(content, fmt.Sprintf(`{"metadata":{"labels":{%q:%q}}}`, managedBy, a.name))
+	c.awaitField(found, "true", "status", "readyToUse")
+	claim := named(ofKind(example(c.t, "restore.yaml"), "PersistentVolumeClaim"), "restored")
+	_ = unstructured.SetNestedField(claim.Object, found.GetName(), "spec", "dataSource", "name")
+	claim = a.claim([]*unstructured.Unstructured{claim})
+	r := a.use(claim)
+	r.reads("100 orders")
+	r.leave()
+	c.remove(claim, found, source)
 }
 
 // onePod: the scheduler keeps a second pod from a ReadWriteOncePod claim while there is a first.
