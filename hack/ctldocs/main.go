@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/cobra/doc"
@@ -45,8 +44,8 @@ func run(reference, dir string) error {
 		return err
 	}
 	root := ctl.Documented()
-	// The same text makes the same page, whenever it is made.
-	header := &doc.GenManHeader{Section: "8", Source: "lvmsnap", Manual: "LVM snapshots for CSI", Date: new(time.Time)}
+	// Their date is $SOURCE_DATE_EPOCH's, else today's.
+	header := &doc.GenManHeader{Section: "8", Source: "lvmsnap", Manual: "LVM snapshots for CSI"}
 	if err := doc.GenManTree(root, header, man); err != nil {
 		return err
 	}

@@ -76,11 +76,10 @@ func (t *archive) add(name string, content []byte) {
 	}
 }
 
-// addJSON adds a value, or why there is none: what is broken is why somebody makes a bundle.
+// addJSON adds a value, and why there is no more: what is broken is why somebody makes a bundle.
 func (t *archive) addJSON(name string, value any, err error) {
 	if err != nil {
 		t.add(name+".error.txt", []byte(err.Error()+"\n"))
-		return
 	}
 	text, err := json.MarshalIndent(value, "", "  ")
 	if err != nil {

@@ -110,6 +110,24 @@ func TestExitCodes(t *testing.T) {
 	}
 }
 
+// What cannot be looked at keeps nobody from seeing the rest.
+func TestPartial(t *testing.T) {
+	n, _, _ := shop(t)
+	for _, args := range []string{"get volumes --volume-group data,other", "tree --volume-group other,data", "describe shop/orders --volume-group data,other"} {
+		if code := n.ctl(strings.Fields(args)...); code != ctl.ExitFailed || !strings.Contains(n.out.String(), "shop/orders") || !strings.Contains(n.err.String(), "other") {
+			t.Errorf("%s: exit code %d, %s%s", args, code, n.out.String(), n.err.String())
+		}
+	}
+	n.programs["thin_ls"] = func([]string) (string, int) { return "", 1 }
+	if code := n.ctl("get", "volumes", "--space"); code != ctl.ExitFailed || !strings.Contains(n.out.String(), "shop/orders") || n.kernel.root != 0 {
+		t.Errorf("thin_ls fails: exit code %d, root %d, %s%s", code, n.kernel.root, n.out.String(), n.err.String())
+	}
+	empty := newNode(t)
+	if code := empty.ctl("get", "snapshots", "-o", "json"); code != ctl.ExitOK || !strings.Contains(empty.out.String(), `"items": []`) {
+		t.Errorf("nothing: %d, %s", code, empty.out.String())
+	}
+}
+
 // Colors are for terminals, and only there, and the columns are the same.
 func TestColor(t *testing.T) {
 	n, _, _ := shop(t)

@@ -3,6 +3,7 @@ package ctl
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -57,12 +58,11 @@ func (a *app) completeNames(ctx context.Context) []string {
 }
 
 func (a *app) describe(ctx context.Context, h *Host, name string, space bool) error {
-	inv, err := h.inventory(ctx, space)
-	if err != nil {
-		return err
-	}
+	inv, failed := h.inventory(ctx, space)
 	found := inv.find(name)
 	switch {
+	case len(found) == 0 && failed != nil:
+		return failed
 	case len(found) == 0:
 		return fmt.Errorf("%w: no volume, snapshot or pool is called %q in %s", errNotFound, name, strings.Join(h.Groups, ", "))
 	case len(found) > 1:
@@ -73,7 +73,7 @@ func (a *app) describe(ctx context.Context, h *Host, name string, space bool) er
 		return usageError("%q is the name of several: %s", name, strings.Join(names, ", "))
 	}
 	if a.output != "text" {
-		return structured(a.Out, a.output, found[0].value())
+		return errors.Join(failed, structured(a.Out, a.output, found[0].value()))
 	}
 	p := &page{w: a.Out}
 	switch f := found[0]; {
@@ -84,7 +84,7 @@ func (a *app) describe(ctx context.Context, h *Host, name string, space bool) er
 	default:
 		a.describePool(p, inv, f.pool)
 	}
-	return p.err
+	return errors.Join(failed, p.err)
 }
 
 // object is one of the three.

@@ -80,7 +80,7 @@ func (a *app) doctor(ctx context.Context, h *Host, fix bool) error {
 }
 
 func (a *app) diagnose(ctx context.Context, h *Host) (*diagnosis, error) {
-	d := &diagnosis{Findings: h.hostFindings(ctx)}
+	d := &diagnosis{Findings: append([]storage.Finding{}, h.hostFindings(ctx)...)}
 	var locks lvm.FileLocks
 	if !slices.ContainsFunc(d.Findings, func(f storage.Finding) bool { return f.Reason == reasonNoLVM }) {
 		var err error

@@ -3,6 +3,7 @@ package ctl
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -92,22 +93,22 @@ func (a *app) getterCommand(g getter) *cobra.Command {
 
 func (a *app) get(ctx context.Context, g getter, space bool, sortBy string) error {
 	return a.with(ctx, func(h *Host) error {
-		inv, err := h.inventory(ctx, space)
-		if err != nil {
-			return err
+		inv, failed := h.inventory(ctx, space)
+		if len(inv.Groups) == 0 {
+			return failed
 		}
 		if g.sort != nil {
 			g.sort(inv, sortBy)
 		}
 		if a.output == "json" || a.output == "yaml" {
-			return structured(a.Out, a.output, list{g.items(inv)})
+			return errors.Join(failed, structured(a.Out, a.output, list{g.items(inv)}))
 		}
 		t := g.table(a, inv, a.output == "wide")
 		if len(t.rows) == 0 {
 			_, err := fmt.Fprintf(a.Err, "No %s in %s.\n", g.use, strings.Join(h.Groups, ", "))
-			return err
+			return errors.Join(failed, err)
 		}
-		return t.write(a.Out, a.noHeaders)
+		return errors.Join(failed, t.write(a.Out, a.noHeaders))
 	})
 }
 

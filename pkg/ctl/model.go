@@ -3,6 +3,8 @@ package ctl
 import (
 	"cmp"
 	"context"
+	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -132,23 +134,24 @@ type Inventory struct {
 	Snapshots []Snapshot `json:"snapshots"`
 }
 
-// inventory looks at the groups; with space, at what each thin LV takes.
+// inventory looks at the groups; with space, at what each thin LV takes. Beside an error it has what could be looked at: where
+// one group is broken, the others are what is left to go by.
 func (h *Host) inventory(ctx context.Context, space bool) (*Inventory, error) {
-	out := &Inventory{}
+	out := &Inventory{Groups: []Group{}, Pools: []Pool{}, Volumes: []Volume{}, Snapshots: []Snapshot{}} // not null in JSON
+	var failed error
 	for _, name := range h.Groups {
 		inv, err := h.Inspector.Inventory(ctx, name)
 		if err != nil {
-			return nil, err
+			failed = errors.Join(failed, fmt.Errorf("volume group %s: %w", name, err))
+			continue
 		}
 		out.add(inv)
 	}
 	out.relate()
 	if space {
-		if err := h.addSpace(ctx, out); err != nil {
-			return nil, err
-		}
+		failed = errors.Join(failed, h.addSpace(ctx, out))
 	}
-	return out, nil
+	return out, failed
 }
 
 func (i *Inventory) add(inv storage.Inventory) {
@@ -331,14 +334,15 @@ func (v *Volume) title() string { return cmp.Or(v.Claim, v.Name) }
 func (s *Snapshot) title() string { return cmp.Or(s.Snapshot, s.Name) }
 
 // addSpace asks each active pool.
-func (h *Host) addSpace(ctx context.Context, i *Inventory) error {
+func (h *Host) addSpace(ctx context.Context, i *Inventory) (failed error) {
 	for _, p := range i.Pools {
 		if !p.Active || p.Volumes+p.Snapshots == 0 {
 			continue
 		}
 		space, err := h.space(ctx, p.VolumeGroup, p.Name)
 		if err != nil {
-			return err
+			failed = errors.Join(failed, err)
+			continue
 		}
 		of := func(group, pool string, id uint32) *Space {
 			s, ok := space[id]
@@ -358,5 +362,5 @@ func (h *Host) addSpace(ctx context.Context, i *Inventory) error {
 			}
 		}
 	}
-	return nil
+	return failed
 }

@@ -46,16 +46,13 @@ func (n *node) write(w io.Writer, first, rest string) error {
 }
 
 func (a *app) tree(ctx context.Context, h *Host, space bool) error {
-	inv, err := h.inventory(ctx, space)
-	if err != nil {
-		return err
-	}
+	inv, failed := h.inventory(ctx, space)
 	for _, g := range inv.Groups {
 		if err := (&forest{a, inv, g.Name, map[string]bool{}}).root(g).write(a.Out, "", ""); err != nil {
 			return err
 		}
 	}
-	return nil
+	return failed
 }
 
 // forest makes the tree of one group.
