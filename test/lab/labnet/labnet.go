@@ -13,8 +13,9 @@ const (
 	maxFrame = 64 << 10
 	// header is what a frame has at least: two addresses and a type.
 	header = 14
-	// patience is how long a frame waits for a machine that does not read. Networks lose frames; whoever misses it sends it again.
-	patience = 200 * time.Millisecond
+	// patience is how long a frame waits for a machine that does not read, hung or gone, before it is lost, as networks lose frames. It is
+	// long because a loaded host may stop this process for a while.
+	patience = 5 * time.Second
 )
 
 type address [6]byte
