@@ -352,8 +352,8 @@ func TestNoticesOfRecovery(t *testing.T) {
 	slices.SortFunc(heard, func(a, b storage.Notice) int {
 		return strings.Compare(string(a.Objects[0].Kind), string(b.Objects[0].Kind))
 	})
-	checkNotice(t, heard[0], []storage.Object{claimOf("v")}, group+"/"+lvName(t, v.ID), "was suspended", "the driver resumed it")
-	checkNotice(t, heard[1], []storage.Object{snapshotObject}, group+"/"+storage.SnapshotLV("s"), "the driver removed it")
+	checkNotice(t, heard[0], []storage.Object{claimOf("v")}, group+"/"+lvName(t, v.ID), "was suspended", "done: resumed it")
+	checkNotice(t, heard[1], []storage.Object{snapshotObject}, group+"/"+storage.SnapshotLV("s"), "done: removed it")
 	if n := l.Stats().Recoveries[storage.RecoveredPhantom]; n != 0 {
 		t.Errorf("the third driver counts %d recoveries", n)
 	}

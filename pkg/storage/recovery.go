@@ -65,7 +65,7 @@ func (r *recoveries) all() map[RecoveryKind]int64 {
 func (v *view) recovered(ctx context.Context, r Recovery) {
 	lv, _ := v.find(r.LV)
 	v.e.tell(ctx, "Recovered from an interrupted command", nil, Notice{
-		Recovered, fmt.Sprintf("%s/%s: %s; the driver %s", v.group.Name(), r.LV, r.Found, r.Done), v.objects(lv),
+		Recovered, fmt.Sprintf("%s/%s: %s; done: %s", v.group.Name(), r.LV, r.Found, r.Done), v.objects(lv),
 	}, "volumeGroup", v.group.Name(), "lv", r.LV, "kind", r.Kind)
 	c := &v.e.stats.recoveries
 	c.mu.Lock()
