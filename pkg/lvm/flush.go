@@ -64,14 +64,35 @@ func (r *DiskReader) Flush(ctx context.Context, c *Client) error {
 	}
 	var errs []error
 	for _, disk := range disks {
-		errs = append(errs, disk.Sync())
+		if err := disk.Sync(); err != nil && answers(disk.Name()) {
+			errs = append(errs, err)
+		}
 	}
 	return errors.Join(errs...)
 }
 
-// openDisks opens physical volumes for Sync, which for a block device also sends it a flush, whoever wrote to it.
+// answers says whether a disk can be read. One that cannot is dead: nobody will find anything on it, flushed or not, and a group
+// that goes on without it (a RAID volume's) must not wait for it.
+func answers(path string) bool {
+	disk, err := openDirect(path)
+	if err != nil {
+		return false
+	}
+	defer func() { _ = disk.Close() }()
+	_, err = readDirect(disk, 0, sectorBytes, new([]byte))
+	return err == nil
+}
+
+// missingDisk is what LVM has for the path of a physical volume that it does not find. pvs(8)
+const missingDisk = "[unknown]"
+
+// openDisks opens physical volumes for Sync, which for a block device also sends it a flush, whoever wrote to it. Those that are
+// missing are left out.
 func openDisks(paths []string) (disks []*os.File, err error) {
 	for _, path := range paths {
+		if path == missingDisk {
+			continue
+		}
 		disk, err := os.Open(path) //nolint:gosec // a path that LVM gave
 		if err != nil {
 			return disks, err

@@ -244,10 +244,14 @@ func crc(b []byte) uint32 { return ^crc32.Update(^uint32(crcInitial), crc32.IEEE
 
 var errChecksum = errors.New("the checksum of LVM's metadata is wrong")
 
+// openDirect opens a disk with O_DIRECT: LVM writes past the page cache, which would show what was read before.
+func openDirect(path string) (*os.File, error) {
+	return os.OpenFile(path, os.O_RDONLY|unix.O_DIRECT|unix.O_CLOEXEC, 0) //nolint:gosec // a path that LVM gave
+}
+
 // findAreas reads the label of a physical volume.
 func findAreas(path string) (areas []metadataArea, err error) {
-	// O_DIRECT: LVM writes past the page cache, which would show what was read before.
-	file, err := os.OpenFile(path, os.O_RDONLY|unix.O_DIRECT|unix.O_CLOEXEC, 0) //nolint:gosec // a path that LVM gave
+	file, err := openDirect(path)
 	if err != nil {
 		return nil, err
 	}
