@@ -313,7 +313,7 @@ verify: bin/golangci-lint ## Check that go.mod, generated files and the format a
 help: ## Show this help
 	@awk 'BEGIN { FS = ":.*## "; print "Usage: make TARGET [NAME=value ...]" } \
 	  /^##@ / { printf "\n%s\n", substr($$0, 5) } \
-	  /^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	  /^[a-z0-9-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 # What follows are files. Go knows by itself whether its own programs are current, so these are always built;
 # the tools only when missing or when their go.mod changed.

@@ -38,6 +38,12 @@ func (c *Client) Refresh(ctx context.Context, name string) error {
 	if _, err := c.run(ctx, "lvchange", "--refresh", c.path(name)); err != nil {
 		return err
 	}
+	return c.MakeNodes(ctx)
+}
+
+// MakeNodes makes the nodes in /dev of active volumes that have none, because a command died between its last change and theirs:
+// where there is no udev, nobody else does. vgmknodes(8)
+func (c *Client) MakeNodes(ctx context.Context) error {
 	// LVM 2.03.16 makes what is missing and says with exit code 5, and no word, that it failed (seen in the lab).
 	_, err := c.run(ctx, "vgmknodes", c.group)
 	var failed *CommandError

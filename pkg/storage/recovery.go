@@ -246,6 +246,11 @@ func (v *view) recover(ctx context.Context, c *lvm.Client) error {
 	if err := v.removeOrphans(ctx, c); err != nil || unmended != nil {
 		return errors.Join(unmended, err)
 	}
+	if v.group.suspect.Load() {
+		if err := c.MakeNodes(ctx); err != nil {
+			return err
+		}
+	}
 	return v.tellOfForeign(ctx, c)
 }
 
