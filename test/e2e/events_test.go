@@ -45,7 +45,7 @@ func (c *cluster) asPod(namespace, account string) []string {
 		}
 		c.t.Cleanup(func() { _ = os.Remove(file) })
 	}
-	host, port, _ := strings.Cut(strings.TrimPrefix(apiAddress, "https://"), ":")
+	host, port, _ := strings.Cut(strings.TrimPrefix(c.url(), "https://"), ":")
 	return []string{"KUBERNETES_SERVICE_HOST=" + host, "KUBERNETES_SERVICE_PORT=" + port}
 }
 
