@@ -231,11 +231,10 @@ e2e-programs:
 	  -o $(E2E_BIN)/ tool
 
 .PHONY: e2e-kubelet
-e2e-kubelet: bin/lab bin/controlplane image-test e2e-kubelet-programs | $(OUTPUT) ## The manifests, and Helm's output, on a real kubelet and containerd with the image, in the lab (as root; the first time builds Kubernetes)
+e2e-kubelet: bin/lab bin/controlplane image-test e2e-kubelet-programs e2e-chart ## The manifests, and Helm's output, on a real kubelet and containerd with the image, in the lab (as root; the first time builds Kubernetes)
 	@hack/need containerd=containerd runc=runc /usr/lib/cni/ptp=containernetworking-plugins busybox=busybox-static ip=iproute2
 	hack/e2e-images $(E2E_BIN) $(E2E_IMAGES) "$(IMAGE):test"
-	$(GO) -C test/manifests run ./template lvmsnap $(abspath deploy/helm/lvmsnap) lvmsnap-system >$(OUTPUT)/helm.yaml
-	export CGO_ENABLED=0 E2E_BIN=$(E2E_BIN) E2E_IMAGES=$(E2E_IMAGES) E2E_HELM=$(abspath $(OUTPUT)/helm.yaml) E2E_LOGS=$(abspath $(OUTPUT)/kubelet)
+	export CGO_ENABLED=0 E2E_BIN=$(E2E_BIN) E2E_IMAGES=$(E2E_IMAGES) E2E_CHART=$(abspath $(OUTPUT)/chart.yaml) E2E_LOGS=$(abspath $(OUTPUT)/kubelet)
 	mkdir -p $$E2E_LOGS
 	E2E_CRDS=$$($(GO) -C test/e2e/cluster list -m -f '{{.Dir}}' github.com/kubernetes-csi/external-snapshotter/client/v8)/config/crd
 	export E2E_CRDS
@@ -306,6 +305,8 @@ verify: bin/golangci-lint ## Check that go.mod, generated files and the format a
 	bin/golangci-lint fmt --diff
 	$(GO) vet -tags lab ./...
 	$(GO) -C test/manifests vet ./...
+	$(GO) -C test/e2e vet -tags lab ./...
+	$(GO) -C test/e2e vet -tags lab,nodes .
 
 ##@ Help
 

@@ -72,8 +72,8 @@ func controller(t *testing.T) []*unstructured.Unstructured {
 	return kustomize(t, "snapshot-controller")
 }
 
-// helm is what `helm template` prints.
-func helm(t *testing.T) []*unstructured.Unstructured { return file(t, environment(t, "E2E_HELM")) }
+// helm is what the Helm chart renders without values.
+func helm(t *testing.T) []*unstructured.Unstructured { return file(t, environment(t, "E2E_CHART")) }
 
 func reversed(objects []*unstructured.Unstructured) []*unstructured.Unstructured {
 	out := slices.Clone(objects)
