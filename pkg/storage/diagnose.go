@@ -98,17 +98,15 @@ func (v *view) metadataFindings() []Finding {
 // poolFindings are what the pools say of themselves, and where LVM and the kernel do not agree.
 func (v *view) poolFindings(ctx context.Context, _ bool) ([]Finding, error) {
 	var out []Finding
-	for _, b := range v.e.backends {
-		pools, err := b.Pools(ctx, v.metadata)
-		if err != nil {
-			return out, err
-		}
-		for _, p := range pools {
-			for _, c := range p.Conditions {
-				f := fromCondition(v.path(p.Name), c)
-				f.Fixable = !p.Active && c.Reason == "PoolInactive"
-				out = append(out, f)
-			}
+	pools, err := v.pools(ctx)
+	if err != nil {
+		return out, err
+	}
+	for _, p := range pools {
+		for _, c := range p.Conditions {
+			f := fromCondition(v.path(p.Name), c)
+			f.Fixable = !p.Active && c.Reason == PoolInactive
+			out = append(out, f)
 		}
 	}
 	for _, lv := range v.lvs {
@@ -252,15 +250,13 @@ func (v *view) volumeFindings(ctx context.Context, driverRuns bool) ([]Finding, 
 		return nil, err
 	}
 	inPools := map[string]bool{}
-	for _, b := range v.e.backends {
-		pools, err := b.Pools(ctx, v.metadata)
-		if err != nil {
-			return nil, err
-		}
-		for _, p := range pools {
-			for _, c := range p.Conditions {
-				inPools[c.Message] = true
-			}
+	pools, err := v.pools(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, p := range pools {
+		for _, c := range p.Conditions {
+			inPools[c.Message] = true
 		}
 	}
 	var out []Finding
@@ -268,7 +264,7 @@ func (v *view) volumeFindings(ctx context.Context, driverRuns bool) ([]Finding, 
 		for _, c := range vol.Conditions {
 			f := fromCondition(vol.DevicePath[len("/dev/"):], c)
 			switch {
-			case inPools[c.Message] || c.Reason == suspendedReason || c.Reason == "SnapshotInvalid":
+			case inPools[c.Message] || c.Reason == suspendedReason || c.Reason == SnapshotInvalid:
 				continue // told of already, or where it belongs
 			case c.Reason == "ContentIncomplete" && driverRuns:
 				continue // it is being written: lvmsnapctl watch

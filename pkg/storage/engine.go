@@ -74,25 +74,9 @@ const (
 // New makes an engine, which Close ends, looks at every group once and puts right what interrupted commands left in it: an error
 // says which group or pool is missing and how to make it.
 func New(ctx context.Context, o Options) (*Engine, error) {
-	if len(o.Groups) == 0 {
-		return nil, fmt.Errorf("%w: no volume group was given (--volume-group)", ErrInvalid)
-	}
-	if err := lvm.ValidateTag(tag(tagDriver, o.Driver)); err != nil {
-		return nil, fmt.Errorf("%w: driver name: %w", ErrInvalid, err)
-	}
-	e := &Engine{
-		driver: o.Driver, nodeID: o.NodeID, node: NodeHash(o.NodeID), backends: o.Backends, kernel: o.Kernel,
-		limit: o.CommandLimit, stuck: o.StuckAfter, now: o.Now, fills: newFills(o.Fill), notify: o.Notify,
-	}
-	e.cow = o.COW.withDefaults()
-	if e.limit <= 0 {
-		e.limit = defaultCommandLimit
-	}
-	if e.stuck <= 0 {
-		e.stuck = defaultStuckAfter
-	}
-	if e.now == nil {
-		e.now = time.Now
+	e, err := newEngine(o)
+	if err != nil {
+		return nil, err
 	}
 	for _, g := range o.Groups {
 		opened, err := e.open(ctx, g)
@@ -110,6 +94,30 @@ func New(ctx context.Context, o Options) (*Engine, error) {
 	if err := e.resumeFills(ctx); err != nil {
 		e.Close()
 		return nil, err
+	}
+	return e, nil
+}
+
+// newEngine checks the options and fills in their defaults. The engine has no groups yet, and has looked at nothing.
+func newEngine(o Options) (*Engine, error) {
+	if len(o.Groups) == 0 {
+		return nil, fmt.Errorf("%w: no volume group was given (--volume-group)", ErrInvalid)
+	}
+	if err := lvm.ValidateTag(tag(tagDriver, o.Driver)); err != nil {
+		return nil, fmt.Errorf("%w: driver name: %w", ErrInvalid, err)
+	}
+	e := &Engine{
+		driver: o.Driver, nodeID: o.NodeID, node: NodeHash(o.NodeID), backends: o.Backends, kernel: o.Kernel,
+		limit: o.CommandLimit, stuck: o.StuckAfter, now: o.Now, fills: newFills(o.Fill), cow: o.COW.withDefaults(), notify: o.Notify,
+	}
+	if e.limit <= 0 {
+		e.limit = defaultCommandLimit
+	}
+	if e.stuck <= 0 {
+		e.stuck = defaultStuckAfter
+	}
+	if e.now == nil {
+		e.now = time.Now
 	}
 	return e, nil
 }

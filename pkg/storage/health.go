@@ -37,15 +37,13 @@ func (e *Engine) Health(ctx context.Context, id string) (Volume, error) {
 
 // withConditions describes volumes, with what the kernel knows of each, and what is wrong with it, its pool and its snapshots.
 func (v *view) withConditions(ctx context.Context, lvs []lvm.LV) ([]Volume, error) {
+	list, err := v.pools(ctx)
+	if err != nil {
+		return nil, err
+	}
 	pools := map[string][]Condition{}
-	for _, b := range v.e.backends {
-		list, err := b.Pools(ctx, v.metadata)
-		if err != nil {
-			return nil, err
-		}
-		for _, p := range list {
-			pools[p.Name] = p.Conditions
-		}
+	for _, p := range list {
+		pools[p.Name] = p.Conditions
 	}
 	cows := map[string][]lvm.LV{} // by origin
 	for _, lv := range v.lvs {

@@ -3,9 +3,7 @@ package storage
 import (
 	"context"
 	"errors"
-	"fmt"
 	"strings"
-	"time"
 
 	"github.com/lvmsnap/lvmsnap/pkg/dm"
 	"github.com/lvmsnap/lvmsnap/pkg/lvm"
@@ -18,21 +16,9 @@ type Inspector struct{ e *Engine }
 
 // NewInspector makes an Inspector. It asks nobody anything yet.
 func NewInspector(o Options) (*Inspector, error) {
-	if len(o.Groups) == 0 {
-		return nil, fmt.Errorf("%w: no volume group was given (--volume-group)", ErrInvalid)
-	}
-	if err := lvm.ValidateTag(tag(tagDriver, o.Driver)); err != nil {
-		return nil, fmt.Errorf("%w: driver name: %w", ErrInvalid, err)
-	}
-	e := &Engine{
-		driver: o.Driver, node: NodeHash(o.NodeID), backends: o.Backends, kernel: o.Kernel,
-		limit: o.CommandLimit, stuck: o.StuckAfter, now: o.Now, fills: newFills(o.Fill), cow: o.COW.withDefaults(),
-	}
-	if e.limit <= 0 {
-		e.limit = defaultCommandLimit
-	}
-	if e.now == nil {
-		e.now = time.Now
+	e, err := newEngine(o)
+	if err != nil {
+		return nil, err
 	}
 	for _, g := range o.Groups {
 		e.groups = append(e.groups, &group{Group: g})
@@ -89,12 +75,9 @@ type COWUse struct {
 func (i *Inspector) Inventory(ctx context.Context, group string) (Inventory, error) {
 	return inspect(ctx, i, group, func(ctx context.Context, v *view) (Inventory, error) {
 		out := Inventory{Group: v.describeGroup()}
-		for _, b := range i.e.backends {
-			pools, err := b.Pools(ctx, v.metadata)
-			if err != nil {
-				return out, err
-			}
-			out.Pools = append(out.Pools, pools...)
+		var err error
+		if out.Pools, err = v.pools(ctx); err != nil {
+			return out, err
 		}
 		for _, lv := range v.lvs {
 			vol, ok, err := v.volumeDetail(ctx, lv)

@@ -16,14 +16,9 @@ func (e *Engine) Pools(ctx context.Context) ([]Pool, error) {
 		var out []Pool
 		for _, g := range e.groups {
 			err := e.inTurn(ctx, g, looking, "Pools", func(ctx context.Context, _ *lvm.Client, v *view) error {
-				for _, b := range e.backends {
-					pools, err := b.Pools(ctx, v.metadata)
-					if err != nil {
-						return err
-					}
-					out = append(out, pools...)
-				}
-				return nil
+				pools, err := v.pools(ctx)
+				out = append(out, pools...)
+				return err
 			})
 			if err != nil {
 				return nil, err
@@ -99,26 +94,37 @@ func (v *view) checkPoolTakes(ctx context.Context, lv lvm.LV) error {
 	if lv.Pool == "" {
 		return nil
 	}
-	for _, b := range v.e.backends {
-		pools, err := b.Pools(ctx, v.metadata)
-		if err != nil {
-			return err
+	pools, err := v.pools(ctx)
+	if err != nil {
+		return err
+	}
+	for _, p := range pools {
+		if p.Name != lv.Pool {
+			continue
 		}
-		for _, p := range pools {
-			if p.Name != lv.Pool {
-				continue
-			}
-			for _, c := range p.Conditions {
-				switch c.Reason {
-				case PoolReadOnly:
-					return fmt.Errorf("%w: nothing can be removed from it now: %s", ErrDamaged, c.Message)
-				case PoolNotAnswering:
-					return fmt.Errorf("%w: %s", ErrBusy, c.Message)
-				}
+		for _, c := range p.Conditions {
+			switch c.Reason {
+			case PoolReadOnly:
+				return fmt.Errorf("%w: nothing can be removed from it now: %s", ErrDamaged, c.Message)
+			case PoolNotAnswering:
+				return fmt.Errorf("%w: %s", ErrBusy, c.Message)
 			}
 		}
 	}
 	return nil
+}
+
+// pools are those of all backends.
+func (v *view) pools(ctx context.Context) ([]Pool, error) {
+	var out []Pool
+	for _, b := range v.e.backends {
+		pools, err := b.Pools(ctx, v.metadata)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, pools...)
+	}
+	return out, nil
 }
 
 // Ready says whether the engine can serve: nil, or what is wrong and what to do about it. It asks nobody, so

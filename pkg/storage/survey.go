@@ -74,16 +74,9 @@ func (e *Engine) Survey(ctx context.Context, groupName string) (Survey, error) {
 		if err != nil {
 			return Survey{}, fmt.Errorf("volume group %s: %w", g.Name(), err)
 		}
-		m := v.metadata
-		s := Survey{Group: Group{
-			Name: g.Name(), SizeBytes: m.SizeBytes, FreeBytes: m.FreeBytes, MetadataBytes: m.TextBytes, MetadataLimitBytes: m.TextLimitBytes,
-		}}
-		for _, b := range e.backends {
-			pools, err := b.Pools(ctx, m)
-			if err != nil {
-				return Survey{}, err
-			}
-			s.Pools = append(s.Pools, pools...)
+		s := Survey{Group: v.describeGroup()}
+		if s.Pools, err = v.pools(ctx); err != nil {
+			return Survey{}, err
 		}
 		return s, v.count(ctx, &s)
 	})
