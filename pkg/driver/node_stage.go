@@ -1,6 +1,7 @@
 package driver
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -118,7 +119,7 @@ func (n *node) stageMount(ctx context.Context, vol storage.Volume, path string, 
 }
 
 // visibleFlags are those that the mount table shows word for word.
-var visibleFlags = []string{"noatime", "nodiratime", "nosuid", "nodev", "noexec", "sync", "dirsync"}
+var visibleFlags = []string{"noatime", "nodiratime", "nosuid", "nodev", "noexec"}
 
 // metBy says whether an existing mount is what is wanted, as far as the kernel tells: it does not keep flags
 // as they were given, so only those that it shows word for word are compared.
@@ -141,7 +142,7 @@ func (w mountWish) metBy(p mount.Point, path string) error {
 // mount, or "" when that was mounted on the way.
 func (n *node) prepare(ctx context.Context, vol storage.Volume, path string, wish mountWish) (string, error) {
 	if vol.Init == storage.InitFormat {
-		fsType := firstOf(wish.fsType, vol.FSType, fsTypes[0])
+		fsType := cmp.Or(wish.fsType, vol.FSType, fsTypes[0])
 		if err := n.fs.Format(ctx, vol.DevicePath, fsType); err != nil {
 			return "", err
 		}
@@ -153,15 +154,6 @@ func (n *node) prepare(ctx context.Context, vol storage.Volume, path string, wis
 		return fsType, err
 	}
 	return n.firstMountOfClone(ctx, vol, path, fsType, wish)
-}
-
-func firstOf(values ...string) string {
-	for _, v := range values {
-		if v != "" {
-			return v
-		}
-	}
-	return ""
 }
 
 // probe finds the file system that must be there, and never makes up for one that is not: this volume was
@@ -232,7 +224,7 @@ func (n *node) unstage(ctx context.Context, id, path string) error {
 	switch {
 	case errors.Is(err, storage.ErrOtherNode):
 		return nil // never staged here
-	case gone(err):
+	case errors.Is(err, storage.ErrNotFound):
 		// Someone removed the volume under its mount; what is left of that must not keep the pod from ending.
 		return n.mounts.Unmount(ctx, path)
 	case err != nil:
@@ -253,8 +245,5 @@ func (n *node) unstage(ctx context.Context, id, path string) error {
 			return err
 		}
 	}
-	if err := n.engine.Deactivate(ctx, id); !gone(err) {
-		return err
-	}
-	return nil
+	return n.engine.Deactivate(ctx, id)
 }

@@ -2,6 +2,7 @@ package mount
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -175,6 +176,10 @@ const (
 // healthy one it looks at the super block and replays the journal. xfs and btrfs need nothing of the kind:
 // their fsck programs are empty on purpose.
 func (h *Host) check(ctx context.Context, device string) error {
+	// Mounted already, perhaps in a mount namespace that is not ours: whoever mounted it has replayed the journal.
+	if err := notInUse(device); errors.Is(err, ErrInUse) {
+		return nil
+	}
 	args := []string{"-p", device}
 	res, err := h.change(ctx, "e2fsck", args...)
 	if err != nil {

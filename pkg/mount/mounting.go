@@ -23,11 +23,7 @@ func (h *Host) Mount(ctx context.Context, device, target, fsType string, flags [
 		return err
 	}
 	defer t.close()
-	others, err := h.Of(ctx, device)
-	if err != nil {
-		return err
-	}
-	if fsType == Ext4 && len(others) == 0 {
+	if fsType == Ext4 {
 		if err := h.check(ctx, device); err != nil {
 			return err
 		}

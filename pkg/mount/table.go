@@ -40,8 +40,8 @@ func (h *Host) atName(parent *os.File, name string) (*Point, error) {
 	}
 	for _, e := range entries {
 		if e.ID == id {
-			p, _, err := h.point(e)
-			return &p, err
+			p, _ := h.point(e)
+			return &p, p.askDevice()
 		}
 	}
 	return nil, nil // unmounted meanwhile
@@ -62,19 +62,20 @@ func (h *Host) Of(_ context.Context, device string) ([]Point, error) {
 	}
 	var points []Point
 	for _, e := range entries {
-		p, number, err := h.point(e)
-		if err != nil {
+		p, number := h.point(e)
+		if number != rdev {
+			continue // somebody else's device is not even opened: that may fail, or hang
+		}
+		if err := p.askDevice(); err != nil {
 			return nil, err
 		}
-		if number == rdev {
-			points = append(points, p)
-		}
+		points = append(points, p)
 	}
 	return points, nil
 }
 
 // point turns an entry of the table into a Point, and says which block device it shows; 0 is none.
-func (h *Host) point(e k8smount.MountInfo) (Point, uint64, error) {
+func (h *Host) point(e k8smount.MountInfo) (Point, uint64) {
 	p := Point{
 		ID:         e.ID,
 		Path:       unescape(e.MountPoint),
@@ -90,25 +91,32 @@ func (h *Host) point(e k8smount.MountInfo) (Point, uint64, error) {
 		// might hang for ever (nfs).
 		number, err := deviceNumber(p.Path)
 		if err != nil {
-			return p, 0, nil //nolint:nilerr // a file, or unmounted meanwhile: in any case no device
+			return p, 0 // a file, or unmounted meanwhile: in any case no device
 		}
 		p.Block, p.FSType, p.FSReadOnly = true, "", false
-		p.ReadOnly, err = deviceReadOnly(p.Path)
-		if errors.Is(err, unix.ENXIO) || errors.Is(err, fs.ErrNotExist) {
-			err = nil // the node of a device that is gone
-		}
-		return p, number, err
+		return p, number
 	case e.Major != 0:
-		return p, unix.Mkdev(uint32(e.Major), uint32(e.Minor)), nil //nolint:gosec // device numbers are 32 bits
+		return p, unix.Mkdev(uint32(e.Major), uint32(e.Minor)) //nolint:gosec // device numbers are 32 bits
 	case strings.HasPrefix(e.Source, "/dev/"):
 		// btrfs has a device number of its own; the source is the device that was mounted.
 		number, err := deviceNumber(unescape(e.Source))
 		if err != nil {
-			return p, 0, nil //nolint:nilerr // a device that is gone is not the one in question
+			return p, 0 // a device that is gone is not the one in question
 		}
-		return p, number, nil
+		return p, number
 	}
-	return p, 0, nil
+	return p, 0
+}
+
+// askDevice: of a device's node it is the device that says whether it can be written to.
+func (p *Point) askDevice() (err error) {
+	if p.Block {
+		p.ReadOnly, err = deviceReadOnly(p.Path)
+	}
+	if errors.Is(err, unix.ENXIO) || errors.Is(err, fs.ErrNotExist) {
+		err = nil // the node of a device that is gone
+	}
+	return err
 }
 
 // deviceNumber of a block device.
