@@ -8,6 +8,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"k8s.io/klog/v2"
 
+	"github.com/lvmsnap/lvmsnap/pkg/bounded"
 	"github.com/lvmsnap/lvmsnap/pkg/storage"
 )
 
@@ -16,11 +17,7 @@ import (
 type poolMetrics struct {
 	engine surveyor
 	logger klog.Logger
-
-	mu sync.Mutex
-	// looking are the groups that are being looked at, one look at a time, however long it takes: a kernel that does not
-	// answer is not asked again by every scrape.
-	looking map[string]chan struct{}
+	looks  map[string]*bounded.Question[storage.Survey] // by group: a kernel that does not answer is not asked again by every scrape
 }
 
 // surveyor is what the metrics of groups need of *storage.Engine.
@@ -30,7 +27,11 @@ type surveyor interface {
 }
 
 func newPoolMetrics(engine surveyor, logger klog.Logger) *poolMetrics {
-	return &poolMetrics{engine: engine, logger: logger, looking: map[string]chan struct{}{}}
+	m := &poolMetrics{engine: engine, logger: logger, looks: map[string]*bounded.Question[storage.Survey]{}}
+	for _, name := range engine.GroupNames() {
+		m.looks[name] = bounded.New[storage.Survey](poolTimeout)
+	}
+	return m
 }
 
 // poolTimeout is for one look; Prometheus gives a scrape 10 s by default.
@@ -89,57 +90,17 @@ func (m *poolMetrics) Describe(ch chan<- *prometheus.Desc) {
 // Collect implements prometheus.Collector. What cannot be had in time is left out, so that the rest arrives.
 func (m *poolMetrics) Collect(ch chan<- prometheus.Metric) {
 	var groups sync.WaitGroup
-	for _, name := range m.engine.GroupNames() {
+	for name, look := range m.looks {
 		groups.Go(func() {
-			if s, ok := m.look(name); ok {
-				collectGroup(ch, s)
+			s, err := look.Ask(func() (storage.Survey, error) { return m.engine.Survey(context.Background(), name) })
+			if err != nil {
+				m.logger.Error(err, "No metrics of a volume group", "volumeGroup", name)
+				return
 			}
+			collectGroup(ch, s)
 		})
 	}
 	groups.Wait()
-}
-
-// turn of a group: whoever fills the channel may look at it.
-func (m *poolMetrics) turn(group string) chan struct{} {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.looking[group] == nil {
-		m.looking[group] = make(chan struct{}, 1)
-	}
-	return m.looking[group]
-}
-
-func (m *poolMetrics) look(group string) (storage.Survey, bool) {
-	logger := m.logger.WithValues("volumeGroup", group)
-	timeout := time.NewTimer(poolTimeout)
-	defer timeout.Stop()
-	turn := m.turn(group)
-	select {
-	case turn <- struct{}{}:
-	case <-timeout.C:
-		logger.Info("No metrics of a volume group: the look of an earlier scrape has not ended")
-		return storage.Survey{}, false
-	}
-	found := make(chan storage.Survey, 1)
-	failed := make(chan error, 1)
-	go func() {
-		defer func() { <-turn }()
-		s, err := m.engine.Survey(context.Background(), group)
-		if err != nil {
-			failed <- err
-			return
-		}
-		found <- s
-	}()
-	select {
-	case s := <-found:
-		return s, true
-	case err := <-failed:
-		logger.Error(err, "No metrics of a volume group")
-	case <-timeout.C:
-		logger.Info("No metrics of a volume group in time", "timeout", poolTimeout)
-	}
-	return storage.Survey{}, false
 }
 
 func collectGroup(ch chan<- prometheus.Metric, s storage.Survey) {

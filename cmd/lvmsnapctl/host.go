@@ -5,6 +5,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 
@@ -54,15 +55,11 @@ func logTo(verbosity int) error {
 	klog.InitFlags(flags)
 	if verbosity <= 0 {
 		klog.LogToStderr(false)
-		klog.SetOutput(discard{})
+		klog.SetOutput(io.Discard)
 		return flags.Set("stderrthreshold", "FATAL")
 	}
 	return flags.Set("v", fmt.Sprint(verbosity))
 }
-
-type discard struct{}
-
-func (discard) Write(p []byte) (int, error) { return len(p), nil }
 
 type wiring struct {
 	settings ctl.Settings

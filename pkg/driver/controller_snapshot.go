@@ -62,9 +62,6 @@ func (s *controller) GetSnapshot(ctx context.Context, req *csi.GetSnapshotReques
 
 // ListSnapshots lists this node's snapshots, however they were made, or those that a filter lets through.
 func (s *controller) ListSnapshots(ctx context.Context, req *csi.ListSnapshotsRequest) (*csi.ListSnapshotsResponse, error) {
-	if err := checkPageRequest(listSnapshots, req); err != nil {
-		return nil, err
-	}
 	found, next, err := s.findSnapshots(ctx, req)
 	if err != nil {
 		return nil, err
@@ -86,7 +83,7 @@ func (s *controller) ListSnapshots(ctx context.Context, req *csi.ListSnapshotsRe
 // findSnapshots returns one page of what the filters let through, of which empty ones let everything through. An id that
 // does not exist, here or at all, is an empty list.
 func (s *controller) findSnapshots(ctx context.Context, req *csi.ListSnapshotsRequest) (found []storage.Snapshot, next string, err error) {
-	after, err := parseToken(listSnapshots, req.GetStartingToken())
+	after, err := parsePage(listSnapshots, req)
 	if err != nil {
 		return nil, "", err
 	}
@@ -102,7 +99,8 @@ func (s *controller) findSnapshots(ctx context.Context, req *csi.ListSnapshotsRe
 	if err != nil {
 		return nil, "", err
 	}
-	return page(found, snapshotID, listSnapshots, req)
+	found, next = page(found, snapshotID, listSnapshots, after, req.GetMaxEntries())
+	return found, next, nil
 }
 
 // findSnapshot is a lookup instead of a list, because pre-provisioned contents are resolved this way, again and again.

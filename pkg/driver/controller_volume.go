@@ -119,17 +119,15 @@ func (s *controller) ValidateVolumeCapabilities(ctx context.Context, req *csi.Va
 
 // ListVolumes lists this node's volumes.
 func (s *controller) ListVolumes(ctx context.Context, req *csi.ListVolumesRequest) (*csi.ListVolumesResponse, error) {
-	if err := checkPageRequest(listVolumes, req); err != nil {
+	after, err := parsePage(listVolumes, req)
+	if err != nil {
 		return nil, err
 	}
 	all, err := s.volumes.Volumes(ctx)
 	if err != nil {
 		return nil, err
 	}
-	entries, next, err := page(all, volumeID, listVolumes, req)
-	if err != nil {
-		return nil, err
-	}
+	entries, next := page(all, volumeID, listVolumes, after, req.GetMaxEntries())
 	rsp := &csi.ListVolumesResponse{NextToken: next}
 	for _, v := range entries {
 		rsp.Entries = append(rsp.Entries, &csi.ListVolumesResponse_Entry{Volume: s.csiVolume(v)})
@@ -168,7 +166,8 @@ func (s *controller) ControllerGetVolumeHealth(ctx context.Context, req *csi.Con
 // ControllerListVolumeHealth lists the volumes with which something is wrong, and only those (spec,
 // ControllerListVolumeHealth: "SHOULD omit volumes with no known adverse health condition").
 func (s *controller) ControllerListVolumeHealth(ctx context.Context, req *csi.ControllerListVolumeHealthRequest) (*csi.ControllerListVolumeHealthResponse, error) {
-	if err := checkPageRequest(listHealth, req); err != nil {
+	after, err := parsePage(listHealth, req)
+	if err != nil {
 		return nil, err
 	}
 	all, err := s.volumes.Volumes(ctx)
@@ -181,10 +180,7 @@ func (s *controller) ControllerListVolumeHealth(ctx context.Context, req *csi.Co
 			abnormal = append(abnormal, v)
 		}
 	}
-	entries, next, err := page(abnormal, volumeID, listHealth, req)
-	if err != nil {
-		return nil, err
-	}
+	entries, next := page(abnormal, volumeID, listHealth, after, req.GetMaxEntries())
 	rsp := &csi.ControllerListVolumeHealthResponse{NextToken: next}
 	for _, v := range entries {
 		rsp.Entries = append(rsp.Entries, volumeHealth(v))

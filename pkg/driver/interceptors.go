@@ -92,7 +92,7 @@ func (c *call) end(object []any, err error) {
 	}
 	switch {
 	case err == nil && c.method == "Probe":
-		// livenessprobe calls every few seconds. A failure is worth a line: it gets the driver restarted.
+		// livenessprobe calls every few seconds. A failure is worth a line: it gets the pod out of service.
 		c.logger.V(logProbes).Info("RPC", keysAndValues...)
 	case err == nil:
 		c.logger.Info("RPC", keysAndValues...)

@@ -135,11 +135,6 @@ func checkVolumeID(id string) error {
 	return nil
 }
 
-// gone says that the volume is not here, which is what Unstage wants.
-func gone(err error) bool {
-	return errors.Is(err, storage.ErrNotFound) || errors.Is(err, storage.ErrOtherNode)
-}
-
 // place is a path, with what is mounted there.
 type place struct {
 	at   *mount.Point

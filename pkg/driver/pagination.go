@@ -28,36 +28,28 @@ type pageRequest interface {
 	GetStartingToken() string
 }
 
-// checkPageRequest judges a List request before anything is looked up.
-func checkPageRequest(kind listKind, req pageRequest) error {
+// parsePage judges a List request before anything is looked up, and says after which id its page begins.
+func parsePage(kind listKind, req pageRequest) (after string, err error) {
 	if req.GetMaxEntries() < 0 {
-		return fmt.Errorf("%w: max_entries %d is negative", storage.ErrInvalid, req.GetMaxEntries())
+		return "", fmt.Errorf("%w: max_entries %d is negative", storage.ErrInvalid, req.GetMaxEntries())
 	}
-	_, err := parseToken(kind, req.GetStartingToken())
-	return err
+	return parseToken(kind, req.GetStartingToken())
 }
 
 // page cuts one page out of a list that is ordered by id, as the engine's are. A token is made from the last id that was
 // returned and not from a count: a page boundary so survives that objects are made or deleted meanwhile, even
 // the one at the boundary. Whatever existed all the time is listed exactly once.
-func page[T any](items []T, id func(T) string, kind listKind, req pageRequest) (entries []T, next string, err error) {
-	if err := checkPageRequest(kind, req); err != nil {
-		return nil, "", err
-	}
-	after, err := parseToken(kind, req.GetStartingToken())
-	if err != nil {
-		return nil, "", err
-	}
+func page[T any](items []T, id func(T) string, kind listKind, after string, limit int32) (entries []T, next string) {
 	first, found := slices.BinarySearchFunc(items, after, func(item T, after string) int { return cmp.Compare(id(item), after) })
 	if found {
 		first++
 	}
 	items = items[first:]
-	if limit := int(req.GetMaxEntries()); limit > 0 && len(items) > limit {
+	if limit > 0 && len(items) > int(limit) {
 		items = items[:limit]
 		next = formatToken(kind, id(items[limit-1]))
 	}
-	return items, next, nil
+	return items, next
 }
 
 // formatToken makes a token of under 128 bytes, which is opaque to the CO.

@@ -32,7 +32,7 @@ func TestPageSizes(t *testing.T) {
 		var sizes []int
 		var all []string
 		for token := ""; ; {
-			entries, next, err := page(ids, self, listVolumes, &csi.ListVolumesRequest{MaxEntries: limit, StartingToken: token})
+			entries, next, err := pageOf(ids, self, listVolumes, &csi.ListVolumesRequest{MaxEntries: limit, StartingToken: token})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -51,7 +51,7 @@ func TestPageLeavesItsInputAlone(t *testing.T) {
 	ids := handles(3)
 	slices.Reverse(ids)
 	before := slices.Clone(ids)
-	if _, _, err := page(ids, self, listVolumes, &csi.ListVolumesRequest{}); err != nil || !slices.Equal(ids, before) {
+	if _, _, err := pageOf(ids, self, listVolumes, &csi.ListVolumesRequest{}); err != nil || !slices.Equal(ids, before) {
 		t.Errorf("%v, input %v", err, ids)
 	}
 }
@@ -68,7 +68,7 @@ func TestPagesSurviveChanges(t *testing.T) {
 			slices.Sort(now)
 			now = slices.Compact(now)
 			limit := rapid.Int32Range(1, 4).Draw(t, "max_entries")
-			entries, next, err := page(now, self, listVolumes, &csi.ListVolumesRequest{MaxEntries: limit, StartingToken: token})
+			entries, next, err := pageOf(now, self, listVolumes, &csi.ListVolumesRequest{MaxEntries: limit, StartingToken: token})
 			if err != nil || len(entries) > int(limit) {
 				t.Fatalf("%d entries, %v", len(entries), err)
 			}
@@ -108,14 +108,14 @@ func TestBadTokens(t *testing.T) {
 		"something at the end": encode("volumes:" + volume + "x"),
 	} {
 		t.Run(name, func(t *testing.T) {
-			_, _, err := page(handles(3), self, listVolumes, &csi.ListVolumesRequest{StartingToken: token})
+			_, _, err := pageOf(handles(3), self, listVolumes, &csi.ListVolumesRequest{StartingToken: token})
 			wantCode(t, finalStatus(err), codes.Aborted, "starting_token")
 		})
 	}
 	if len(good) > maxString {
 		t.Errorf("a token has %d bytes", len(good))
 	}
-	if _, _, err := page(handles(3), self, listVolumes, &csi.ListVolumesRequest{MaxEntries: -1}); !errors.Is(err, storage.ErrInvalid) {
+	if _, _, err := pageOf(handles(3), self, listVolumes, &csi.ListVolumesRequest{MaxEntries: -1}); !errors.Is(err, storage.ErrInvalid) {
 		t.Errorf("got %v, want ErrInvalid", err)
 	}
 }
@@ -136,4 +136,13 @@ func FuzzToken(f *testing.F) {
 			}
 		}
 	})
+}
+
+func pageOf[T any](items []T, id func(T) string, kind listKind, req pageRequest) ([]T, string, error) {
+	after, err := parsePage(kind, req)
+	if err != nil {
+		return nil, "", err
+	}
+	entries, next := page(items, id, kind, after, req.GetMaxEntries())
+	return entries, next, nil
 }

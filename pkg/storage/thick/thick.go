@@ -75,7 +75,7 @@ func (b *Backend) Extend(ctx context.Context, c *lvm.Client, lv lvm.LV, sizeByte
 	err := c.Extend(ctx, lv.Name, sizeBytes)
 	if errors.Is(err, lvm.ErrOriginActive) {
 		return fmt.Errorf("%w: %s/%s has COW snapshots, and LVM resizes such a volume only while it is inactive: "+
-			"delete its snapshots, or stop what uses it and expand it then: %w", storage.ErrInUse, c.GroupName(), lv.Name, err)
+			"delete its snapshots and restart the pod that uses it (kubelet does not ask again while it runs), or, without Kubernetes, expand it while nothing uses it: %w", storage.ErrInUse, c.GroupName(), lv.Name, err)
 	}
 	return err
 }
