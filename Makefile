@@ -14,6 +14,7 @@ RUN      ?=
 FUZZTIME ?= 10s
 IMAGE    ?= lvmsnap
 LABFLAGS ?=
+SHARDS   ?= 1
 
 VERSION ?= $(shell git describe --tags --always --dirty --match 'v*' 2>/dev/null || echo unknown)
 
@@ -157,9 +158,13 @@ test-lab-self: bin/gotestsum | $(OUTPUT)/test ## Test the lab itself: it boots, 
 	  -tags labself -count 1 -timeout 15m $(if $(RUN),-run '$(RUN)') ./test/lab/
 
 .PHONY: torture
-torture: bin/lab ## Kill LVM before every system call that changes something, in the lab, for half an hour or more [RUN=TestTorture/restore ARGS='-all -every=5']
-	CGO_ENABLED=0 $(GO) test -tags lab -exec "$(abspath bin/lab) --timeout 3h $(LABFLAGS) --" -count 1 -timeout 3h -v $(if $(RUN),-run '$(RUN)') ./test/torture \
-	  -args $(or $(ARGS),-all)
+torture: bin/lab | $(OUTPUT) ## Kill LVM before every system call that changes something, in the lab, for an hour or more [RUN=TestTorture/restore ARGS='-all -every=5' SHARDS=2]
+	CGO_ENABLED=0 $(GO) test -tags lab -c -o $(OUTPUT)/torture.test ./test/torture
+	for ((i = 1; i <= $(SHARDS); i++)); do
+	  (bin/lab --timeout 3h $(LABFLAGS) -- $(abspath $(OUTPUT))/torture.test -test.v -test.timeout 3h -test.run '$(or $(RUN),TestTorture)' \
+	    $(or $(ARGS),-all) -shard $$i -shards $(SHARDS) 2>&1 | sed -u "s/^/$$i: /") & shards[i]=$$!
+	done
+	rc=0; for pid in "$${shards[@]}"; do wait "$$pid" || rc=1; done; [[ $$rc = 0 ]]
 	$(MAKE) torture-driver torture-powercut simulation
 
 .PHONY: test-powercut

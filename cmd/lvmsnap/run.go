@@ -75,6 +75,10 @@ func run(ctx context.Context, o options) (err error) {
 	kernel := &dm.Control{}
 	defer func() { err = errors.Join(err, kernel.Close()) }()
 	groups := make([]*lvm.Group, len(o.volumeGroups))
+	var neighbors *lvm.Neighbors
+	if !lvmVersion.Less(lvm.OptionDevices) {
+		neighbors = &lvm.Neighbors{}
+	}
 	for i, name := range o.volumeGroups {
 		shell := lvm.NewShell(host, env)
 		// The shells end after the server: calls that outlive their clients may still be using them.
@@ -82,7 +86,7 @@ func run(ctx context.Context, o options) (err error) {
 		reader := &lvm.DiskReader{}
 		defer func() { err = errors.Join(err, reader.Close()) }()
 		groups[i], err = lvm.NewGroup(name, lvm.GroupOptions{
-			Executor: shell, Reader: reader, Locks: lvm.FileLocks{Dir: locks},
+			Executor: shell, Reader: reader, Locks: lvm.FileLocks{Dir: locks}, Neighbors: neighbors,
 			Observe: commands.observe, Waited: commands.waited, Tracer: traces.commands(),
 		})
 		if err != nil {

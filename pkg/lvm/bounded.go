@@ -3,6 +3,7 @@ package lvm
 import (
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"github.com/lvmsnap/lvmsnap/pkg/bounded"
@@ -20,15 +21,30 @@ const readLimit = 3 * time.Second
 type boundedReader struct {
 	MetadataReader
 	question *bounded.Question[Metadata]
+
+	changes atomic.Uint64 // of the group, by this driver: begun, and ended
+	memory  atomic.Pointer[memory]
 }
 
 func newBoundedReader(r MetadataReader) *boundedReader {
 	return &boundedReader{MetadataReader: r, question: bounded.New[Metadata](readLimit)}
 }
 
+// PhysicalVolumes implements DiskLister, if the reader does.
+func (b *boundedReader) PhysicalVolumes() []string {
+	if l, ok := b.MetadataReader.(DiskLister); ok {
+		return l.PhysicalVolumes()
+	}
+	return nil
+}
+
 // Metadata implements MetadataReader.
 func (b *boundedReader) Metadata(group string) (Metadata, error) {
+	changes := b.changes.Load()
 	m, err := b.question.Ask(func() (Metadata, error) { return b.MetadataReader.Metadata(group) })
+	if err == nil {
+		b.memory.Store(&memory{m, changes})
+	}
 	var silence *bounded.UnansweredError
 	if errors.As(err, &silence) {
 		err = fmt.Errorf("%w: reading the metadata of volume group %s has taken %s so far; see `dmsetup info` and the kernel log",

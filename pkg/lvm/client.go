@@ -20,11 +20,13 @@ import (
 type Client struct {
 	exec   Executor
 	group  string
-	reader MetadataReader // nil: LVM is asked
+	reader *boundedReader // nil: LVM is asked
 	locks  Locker         // nil: nobody else runs LVM
 	on     func(CommandEvent)
 	tracer trace.Tracer // nil: no spans
 	turn   *turn        // in which the client works
+
+	neighbors *Neighbors // nil: there is no other group
 }
 
 // CommandEvent tells an observer (metrics) about one finished command.
@@ -69,12 +71,20 @@ func (c *Client) View(ctx context.Context) (Metadata, error) {
 
 // run runs one command and turns a failure into a CommandError.
 func (c *Client) run(ctx context.Context, args ...string) (Document, error) {
+	return c.runEverywhere(ctx, c.confine(ctx, args)...)
+}
+
+// runEverywhere is run, with all disks that the host's LVM may see.
+func (c *Client) runEverywhere(ctx context.Context, args ...string) (Document, error) {
 	if err := validateArgs(args); err != nil {
 		return Document{}, err
 	}
 	start := time.Now()
 	ctx, endSpan := traceCommand(ctx, c.tracer, c.group, args[0])
 	c.turn.begin(args)
+	if c.reader != nil && !reads(args[0]) {
+		c.reader.changes.Add(1)
+	}
 	out, err := c.exec.Run(ctx, args...)
 	if errors.Is(err, ErrOutcomeUnknown) && reads(args[0]) {
 		out, err = c.exec.Run(ctx, args...) // a question may be asked twice

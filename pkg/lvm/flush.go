@@ -18,13 +18,12 @@ type Flusher interface {
 // this. LVM writes metadata and COW headers past the page cache, and does not flush the disks' own caches: a snapshot was lost that
 // had been reported ready, when the power was cut before somebody else's flush. (A thin pool flushes with its commits.)
 func (g *Group) flush(ctx context.Context, c *Client) error {
-	f, ok := c.reader.(Flusher)
-	if !ok || !g.unflushed.Load() {
+	if c.reader == nil || !g.unflushed.Load() {
 		return nil
 	}
 	g.unflushed.Store(false) // whatever is changed meanwhile is another turn's
 	done := make(chan error, 1)
-	go func() { done <- f.Flush(ctx, c) }()
+	go func() { done <- c.reader.Flush(ctx, c) }()
 	var err error
 	select {
 	case err = <-done:

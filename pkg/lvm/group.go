@@ -37,6 +37,8 @@ type GroupOptions struct {
 	Observe  func(CommandEvent) // nil: nobody is told of commands
 	Waited   func(WaitEvent)    // nil: nobody is told of those who waited
 	Tracer   trace.Tracer       // nil: no spans of commands and waits
+	// Neighbors are the driver's other groups, whose disks may hang; nil: LVM is kept from none of them.
+	Neighbors *Neighbors
 }
 
 // WaitEvent tells an observer (metrics) that a caller got its turn, or gave up.
@@ -54,6 +56,10 @@ func NewGroup(name string, o GroupOptions) (*Group, error) {
 	client := &Client{exec: o.Executor, group: name, locks: o.Locks, on: o.Observe, tracer: o.Tracer}
 	if o.Reader != nil {
 		client.reader = newBoundedReader(o.Reader)
+	}
+	if disks, ok := o.Reader.(DiskLister); ok && o.Neighbors != nil {
+		client.neighbors = o.Neighbors
+		o.Neighbors.join(name, disks)
 	}
 	g := &Group{name: name, client: client, turns: semaphore.NewWeighted(1), waited: o.Waited}
 	g.unflushed.Store(true)

@@ -81,7 +81,10 @@ func TestViewWithoutDisks(t *testing.T) {
 		{readerOf{err: errors.New("no disk")}, 4096},
 		{nil, 4096},
 	} {
-		client := &Client{exec: vgsExec{}, group: "vg0", reader: c.reader}
+		client := &Client{exec: vgsExec{}, group: "vg0"}
+		if c.reader != nil {
+			client.reader = newBoundedReader(c.reader)
+		}
 		if m, err := client.View(t.Context()); err != nil || m.FreeBytes != c.want {
 			t.Errorf("%+v: %d, %v, want %d", c.reader, m.FreeBytes, err, c.want)
 		}

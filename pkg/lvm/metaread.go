@@ -10,6 +10,7 @@ import (
 	"os"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 	"unsafe"
 
@@ -42,9 +43,22 @@ type DiskReader struct {
 	parser  metadataParser
 	buffer  []byte // for the next text
 	retryAt time.Time
+
+	paths atomic.Pointer[[]string] // of the physical volumes
 }
 
-var _ MetadataReader = (*DiskReader)(nil)
+var (
+	_ MetadataReader = (*DiskReader)(nil)
+	_ DiskLister     = (*DiskReader)(nil)
+)
+
+// PhysicalVolumes implements DiskLister, with what LVM said last.
+func (r *DiskReader) PhysicalVolumes() []string {
+	if paths := r.paths.Load(); paths != nil {
+		return *paths
+	}
+	return nil
+}
 
 // diskRetry is how long LVM is asked instead after the disks could not be read.
 const diskRetry = time.Minute
@@ -101,6 +115,7 @@ func (r *DiskReader) locate(ctx context.Context, c *Client) error {
 	if err != nil {
 		return err
 	}
+	r.paths.Store(&paths)
 	if err := r.forget(); err != nil {
 		return err
 	}

@@ -111,9 +111,9 @@ func (c *Client) VG(ctx context.Context) (VG, error) {
 	return VG{}, fmt.Errorf("%w: %s", ErrGroupNotFound, c.group)
 }
 
-// PhysicalVolumes are the paths of the group's physical volumes, as LVM's filters select them. vgs(8)
+// PhysicalVolumes are the paths of the group's physical volumes, as LVM's filters select them, wherever they are. vgs(8)
 func (c *Client) PhysicalVolumes(ctx context.Context) ([]string, error) {
-	doc, err := c.run(ctx, "vgs", "--options", "pv_name", c.group)
+	doc, err := c.runEverywhere(ctx, "vgs", "--options", "pv_name", c.group)
 	if err != nil {
 		return nil, err
 	}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -62,7 +63,8 @@ type shellProcess struct {
 // Run implements Executor. When ctx ends first the command goes on, and the shell takes the next one after it.
 func (s *Shell) Run(ctx context.Context, args ...string) (Output, error) {
 	line := strings.Join(args, " ") + "\n"
-	if len(args) > maxShellWords || len(line) > pipeBuf {
+	// With --devices a shell of LVM 2.03.16 dies of a segmentation fault some commands later.
+	if len(args) > maxShellWords || len(line) > pipeBuf || slices.Contains(args, optionDevices) {
 		return s.exec.Run(ctx, args...)
 	}
 	select {

@@ -117,9 +117,15 @@ func (g *Group) take(purpose string) *turn {
 // Another command beside one that is stuck would be stuck behind it, and unknown to those who ask what is going on.
 func (g *Group) giveBack(ctx context.Context, t *turn) {
 	left := t.commandsThatGoOn()
-	if len(left) == 0 {
+	end := func() {
+		if g.client.reader != nil && t.changed() {
+			g.client.reader.changes.Add(1)
+		}
 		g.turn.Store(nil)
 		g.turns.Release(1)
+	}
+	if len(left) == 0 {
+		end()
 		return
 	}
 	klog.FromContext(ctx).Info("An LVM command outlives its operation; the volume group is closed until it ends",
@@ -129,8 +135,7 @@ func (g *Group) giveBack(ctx context.Context, t *turn) {
 			<-ended
 		}
 		klog.FromContext(ctx).Info("The LVM command has ended; the volume group is open again", "volumeGroup", g.name, "busy", g.holder())
-		g.turn.Store(nil)
-		g.turns.Release(1)
+		end()
 	}()
 }
 

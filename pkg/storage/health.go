@@ -21,7 +21,7 @@ func (e *Engine) Health(ctx context.Context, id string) (Volume, error) {
 	}
 	return read(ctx, func() (Volume, error) {
 		var out Volume
-		err := e.withLV(ctx, h.LV, looking, "Health "+h.LV, func(ctx context.Context, _ *lvm.Client, v *view, lv lvm.LV) error {
+		err := e.withLV(ctx, h.LV, recalling, "Health "+h.LV, func(ctx context.Context, _ *lvm.Client, v *view, lv lvm.LV) error {
 			if _, ok := v.owned(lv, VolumeLV); !ok {
 				return fmt.Errorf("%w: %s/%s is not a volume of this driver", ErrNotFound, v.group.Name(), lv.Name)
 			}
@@ -35,11 +35,18 @@ func (e *Engine) Health(ctx context.Context, id string) (Volume, error) {
 	})
 }
 
+// DisksNotAnswering is a volume's condition: the disks of its group hang, and what is said of it is what they said last.
+const DisksNotAnswering = "DisksNotAnswering"
+
 // withConditions describes volumes, with what the kernel knows of each, and what is wrong with it, its pool and its snapshots.
 func (v *view) withConditions(ctx context.Context, lvs []lvm.LV) ([]Volume, error) {
 	list, err := v.pools(ctx)
 	if err != nil {
 		return nil, err
+	}
+	var disks []Condition
+	if v.silent != nil {
+		disks = []Condition{{SeverityInaccessible, DisksNotAnswering, v.silent.Error()}}
 	}
 	pools := map[string][]Condition{}
 	for _, p := range list {
@@ -64,7 +71,7 @@ func (v *view) withConditions(ctx context.Context, lvs []lvm.LV) ([]Volume, erro
 		if err != nil {
 			return nil, err
 		}
-		for _, more := range [][]Condition{pools[vol.Class.ThinPool], raid, v.fillConditions(lv), v.snapshotConditions(cows[lv.Name])} {
+		for _, more := range [][]Condition{disks, pools[vol.Class.ThinPool], raid, v.fillConditions(lv), v.snapshotConditions(cows[lv.Name])} {
 			vol.Conditions = append(vol.Conditions, more...)
 		}
 		out = append(out, vol)

@@ -156,7 +156,7 @@ func (e *Engine) Snapshot(ctx context.Context, id string) (Snapshot, error) {
 	}
 	return read(ctx, func() (Snapshot, error) {
 		var out Snapshot
-		err := e.withLV(ctx, h.LV, looking, "Snapshot", func(_ context.Context, _ *lvm.Client, v *view, lv lvm.LV) error {
+		err := e.withLV(ctx, h.LV, recalling, "Snapshot", func(_ context.Context, _ *lvm.Client, v *view, lv lvm.LV) error {
 			s, ok := v.snapshot(lv)
 			if !ok {
 				return fmt.Errorf("%w: %s/%s is not a snapshot of this driver", ErrNotFound, v.group.Name(), lv.Name)
@@ -173,7 +173,7 @@ func (e *Engine) Snapshots(ctx context.Context, q SnapshotQuery) ([]Snapshot, er
 	return read(ctx, func() ([]Snapshot, error) {
 		var out []Snapshot
 		for _, g := range e.groups {
-			err := e.inTurn(ctx, g, looking, "Snapshots", func(_ context.Context, _ *lvm.Client, v *view) error {
+			err := e.inTurn(ctx, g, recalling, "Snapshots", func(_ context.Context, _ *lvm.Client, v *view) error {
 				out = append(out, v.snapshots(q)...)
 				return nil
 			})

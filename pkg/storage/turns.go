@@ -55,17 +55,21 @@ func read[T any](ctx context.Context, fn func() (T, error)) (T, error) {
 }
 
 // mode is what a turn is for.
-type mode bool
+type mode int
 
 const (
-	looking  mode = false // waits for nobody; there is no client
-	changing mode = true  // what a crash left is put right first
+	looking   mode = iota // waits for nobody; there is no client
+	recalling             // the same, and what disks that do not answer said last counts where nothing can have changed since
+	changing              // what a crash left is put right first
 )
 
 // inTurn looks at a group, in its turn when it is to be changed.
 func (e *Engine) inTurn(ctx context.Context, g *group, m mode, purpose string, fn func(context.Context, *lvm.Client, *view) error) error {
-	if m == looking {
+	if m != changing {
 		v, err := e.look(ctx, g, func(ctx context.Context) (lvm.Metadata, error) { return g.View(ctx, e.limit) })
+		if m == recalling && errors.Is(err, lvm.ErrStuck) {
+			v, err = e.recall(ctx, g, err)
+		}
 		if err != nil {
 			return err
 		}
@@ -78,6 +82,19 @@ func (e *Engine) inTurn(ctx context.Context, g *group, m mode, purpose string, f
 		}
 		return e.orRecover(ctx, g, c, fn, fn(ctx, c, v))
 	})
+}
+
+// recall makes a view of a group whose disks do not answer; the cause, when nobody knows what there is.
+func (e *Engine) recall(ctx context.Context, g *group, cause error) (*view, error) {
+	m, ok := g.Recall()
+	if !ok {
+		return nil, cause
+	}
+	v, err := e.look(ctx, g, func(context.Context) (lvm.Metadata, error) { return m, nil })
+	if err == nil {
+		v.silent = cause
+	}
+	return v, err
 }
 
 // create is inTurn for a call that makes something, of which it may be that it was made before. Where nobody could look, no
@@ -177,7 +194,7 @@ func (e *Engine) locate(ctx context.Context, name, purpose string) (*group, erro
 // locateView is a view of the group that holds an LV, nil when none does.
 func (e *Engine) locateView(ctx context.Context, name, purpose string) (*view, error) {
 	var out *view
-	err := e.withLV(ctx, name, looking, purpose, func(_ context.Context, _ *lvm.Client, v *view, _ lvm.LV) error {
+	err := e.withLV(ctx, name, recalling, purpose, func(_ context.Context, _ *lvm.Client, v *view, _ lvm.LV) error {
 		out = v
 		return nil
 	})

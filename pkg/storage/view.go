@@ -21,6 +21,7 @@ type view struct {
 	lvs      []lvm.LV // shared with other views: not to be changed in place
 	records  *records
 	states   []func(lvm.LV) State // of each backend
+	silent   error                // why this is what was known last: the disks do not answer
 }
 
 // records are what the tags of a group's LVs say, each read when somebody asks for it, once for each commit of the

@@ -81,6 +81,8 @@ func (e *Engine) volumeGroup(ctx context.Context, name string, spec VolumeSpec) 
 		return nil, nil, err
 	case v == nil:
 		return nil, nil, fmt.Errorf("%w: source %s %s", ErrNotFound, spec.Source.Kind, spec.Source.ID)
+	case v.silent != nil:
+		return nil, nil, v.silent
 	case spec.Class.VolumeGroup == "", v.group == wanted:
 		return v.group, nil, nil
 	default:
@@ -308,7 +310,7 @@ func (e *Engine) Volume(ctx context.Context, id string) (Volume, error) {
 	}
 	return read(ctx, func() (Volume, error) {
 		var out Volume
-		err := e.withVolume(ctx, h, looking, "Volume", func(ctx context.Context, _ *lvm.Client, v *view, lv lvm.LV, _ Volume) error {
+		err := e.withVolume(ctx, h, recalling, "Volume", func(ctx context.Context, _ *lvm.Client, v *view, lv lvm.LV, _ Volume) error {
 			list, err := v.withConditions(ctx, []lvm.LV{lv})
 			if err == nil {
 				out = list[0]
@@ -324,7 +326,7 @@ func (e *Engine) Volumes(ctx context.Context) ([]Volume, error) {
 	return read(ctx, func() ([]Volume, error) {
 		var out []Volume
 		for _, g := range e.groups {
-			err := e.inTurn(ctx, g, looking, "Volumes", func(ctx context.Context, _ *lvm.Client, v *view) error {
+			err := e.inTurn(ctx, g, recalling, "Volumes", func(ctx context.Context, _ *lvm.Client, v *view) error {
 				list, err := v.withConditions(ctx, v.volumes())
 				out = append(out, list...)
 				return err

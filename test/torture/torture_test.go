@@ -24,6 +24,8 @@ var (
 	every  = flag.Int("every", 1, "with -all: every nth point only")
 	first  = flag.Int("first", 1, "with -all: begin at this point, to reproduce a failure")
 	points = flag.Int("points", 0, "with -all: at most so many points of each operation; 0: all")
+	shard  = flag.Int("shard", 1, "with -all and -shards: which part of the points this run tries")
+	shards = flag.Int("shards", 1, "with -all: so many runs, each on a machine of its own, share the points")
 )
 
 // operation is what is killed, again and again. Its functions fail the test.
@@ -52,13 +54,17 @@ func TestTorture(t *testing.T) {
 			outer := w.t
 			w.t = t
 			defer func() { w.t = outer }()
-			r := &rounds{world: w, operation: o, tried: map[string]int{}, recovered: map[storage.RecoveryKind]int64{}, began: time.Now()}
+			w.writesOnly(o.on)
+			r := &rounds{
+				world: w, operation: o, tried: map[string]int{}, recovered: map[storage.RecoveryKind]int64{}, began: time.Now(),
+				spent: map[string]time.Duration{},
+			}
+			defer r.report()
 			if *all {
 				r.everyPoint()
 			} else {
 				r.shortForm()
 			}
-			r.report()
 		})
 	}
 }
@@ -71,11 +77,12 @@ type rounds struct {
 	tried     map[string]int
 	recovered map[storage.RecoveryKind]int64
 	began     time.Time
+	spent     map[string]time.Duration
 }
 
 // everyPoint tries one point after the other until the operation makes no more calls.
 func (r *rounds) everyPoint() {
-	for nth := *first; *points == 0 || r.n < *points; nth += *every {
+	for nth := *first + (*shard-1)**every; *points == 0 || r.n < *points; nth += *every * *shards {
 		if !r.try(order{Nth: nth, Keys: *keys}, nth%2 == 0) {
 			return
 		}
@@ -96,27 +103,31 @@ func (r *rounds) shortForm() {
 // try is one round: false says that nothing was killed.
 func (r *rounds) try(o order, restarts bool) bool {
 	r.t.Helper()
-	r.prepare()
+	r.timed("prepare", r.prepare)
 	var out outcome
 	var err error
-	if r.broken != nil {
-		out, err = r.whileTwiceKilled(*r.broken, o, r.run)
-	} else {
-		out, err = r.whileKilled(o, r.run)
-	}
+	r.timed("call", func() {
+		if r.broken != nil {
+			out, err = r.whileTwiceKilled(*r.broken, o, r.run)
+		} else {
+			out, err = r.whileKilled(o, r.run)
+		}
+	})
 	if r.broken == nil && !out.Killed {
 		r.ok(err)
 		r.check()
 		return false
 	}
 	if restarts {
-		r.restart()
+		r.timed("restart", r.restart)
 	}
-	r.goesOn(r.on) // before anybody calls again
-	r.persist(r.name, r.run)
-	r.restart() // with a shell of its own, which is faster than one program for each command
-	r.check()
-	r.expect(r.lvs...)
+	r.timed("writer", func() { r.goesOn(r.on) }) // before anybody calls again
+	r.timed("retry", func() { r.persist(r.name, r.run) })
+	if !restarts {
+		r.timed("restart", r.restart) // with a shell of its own, which is faster than one program for each command
+	}
+	r.timed("check", r.check)
+	r.timed("expect", func() { r.expect(r.lvs...) })
 	if out.Killed {
 		r.n++
 		r.tried[out.Call]++
@@ -126,6 +137,12 @@ func (r *rounds) try(o order, restarts bool) bool {
 			o, out.Call, restarts, err, r.t.Name(), o.Keys, o.Nth)
 	}
 	return out.Killed
+}
+
+func (r *rounds) timed(what string, do func()) {
+	began := time.Now()
+	do()
+	r.spent[what] += time.Since(began)
 }
 
 // restart starts another engine, having written down what this one recovered from.
@@ -140,12 +157,20 @@ func (r *rounds) restart() {
 }
 
 func (r *rounds) report() {
+	if !r.t.Failed() {
+		r.restart() // for what the last engine recovered from
+	}
 	var lines strings.Builder
 	for _, call := range slices.Sorted(maps.Keys(r.tried)) {
 		fmt.Fprintf(&lines, "\n%5d  %s", r.tried[call], call)
 	}
-	r.t.Logf("%d points in %s; recoveries: %v; killed before%s", r.n, time.Since(r.began).Round(time.Second), r.recovered, lines.String())
-	fmt.Printf("torture: %s: %d points, recoveries %v\n", r.name, r.n, r.recovered)
+	var times []string
+	for _, what := range slices.Sorted(maps.Keys(r.spent)) {
+		times = append(times, fmt.Sprintf("%s %.1fs", what, r.spent[what].Seconds()))
+	}
+	took := time.Since(r.began).Round(time.Second)
+	r.t.Logf("%d points in %s (%s); recoveries: %v; killed before%s", r.n, took, strings.Join(times, ", "), r.recovered, lines.String())
+	fmt.Printf("torture: %s: %d points in %s, recoveries %v\n", r.name, r.n, took, r.recovered)
 }
 
 // operations are those of the two types of volumes.

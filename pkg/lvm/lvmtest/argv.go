@@ -31,6 +31,9 @@ func (r request) split() (group, lv string) {
 	return group, lv
 }
 
+// devicesOption is common to all of LVM's commands. The fake has no disks to leave out.
+const devicesOption = "--devices"
+
 // verb describes one of LVM's commands: its options and whether they take a value, and what it does.
 type verb struct {
 	values []string
@@ -83,7 +86,7 @@ func (l *LVM) execute(args []string, dies string) result {
 		switch {
 		case slices.Contains(v.flags, word):
 			r.options[word] = append(r.options[word], "")
-		case slices.Contains(v.values, word):
+		case slices.Contains(v.values, word), word == devicesOption:
 			if len(rest) < 2 {
 				return usage(fmt.Sprintf("%s: option '%s' requires an argument", r.verb, word))
 			}
