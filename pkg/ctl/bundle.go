@@ -105,7 +105,7 @@ func (a *app) writeBundle(ctx context.Context, h *Host, w io.Writer) error {
 		t.addJSON("inventory.json", inv, err)
 	})
 	limited(func(ctx context.Context) {
-		d, err := a.diagnose(ctx, h)
+		d, err := a.diagnose(ctx, h, false)
 		t.addJSON("doctor.json", d, err)
 	})
 	for _, c := range bundleCommands(h.Groups) {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/lvmsnap/lvmsnap/pkg/dm"
 	"github.com/lvmsnap/lvmsnap/pkg/lvm"
 	"github.com/lvmsnap/lvmsnap/pkg/storage"
 )
@@ -19,12 +20,13 @@ import (
 const defaultSettle = 2 * time.Second
 
 func (a *app) doctorCommand() *cobra.Command {
-	var fix bool
+	var fix, space bool
 	cmd := &cobra.Command{
 		Use:   "doctor",
 		Short: "Says what is wrong with pools, volumes, snapshots and the host, and what to do about it",
 		Long: `Says what is wrong with pools, volumes, snapshots and the host, and what to do about it. What an LVM command at work would look like,
-too, is said only when it is still there at a second look (--settle). The exit code is 3 when there is something.
+too, is said only when it is still there at a second look (--settle). The exit code is 3 when there is something. With --space
+each thin pool is also asked for all that it has, by thin_ls.
 
 With --fix, what an interrupted LVM command left is put right, by what the driver itself does about it, under LVM's own lock, and then
 everything is looked at again. While no driver is at work, which is kept from starting meanwhile, that is all of it. Beside a driver
@@ -35,12 +37,13 @@ it is what I/O or a pool hangs on; what then remains to be removed, the driver r
 			if fix && len(a.VolumeGroups) == 0 {
 				return usageError("--fix changes something: name the groups (--volume-group)")
 			}
-			return a.with(cmd.Context(), func(h *Host) error { return a.doctor(cmd.Context(), h, fix) })
+			return a.with(cmd.Context(), func(h *Host) error { return a.doctor(cmd.Context(), h, fix, space) })
 		},
 	}
 	a.outputFlags(cmd, "table", "json", "yaml")
 	cmd.Flags().DurationVar(&a.settle, "settle", defaultSettle, "how `long` after the first look there is a second one, if there is a reason for it")
 	cmd.Flags().BoolVar(&fix, "fix", false, "put right what interrupted LVM commands left")
+	cmd.Flags().BoolVar(&space, "space", false, "also compare what LVM and each thin pool have, which has the kernel keep a snapshot of the pool's metadata for a moment")
 	cmd.Flags().StringVar(&a.WorkDir, "work-dir", "/run/lvmsnap", "a `directory` for run-time files of --fix; with --host-namespace, the same on the host")
 	return cmd
 }
@@ -56,15 +59,17 @@ type diagnosis struct {
 type groupDiagnosis struct {
 	Name       string `json:"name"`
 	DriverRuns bool   `json:"driverRuns"`
+	space      bool
+	locks      lvm.FileLocks // none where there is no LVM
 }
 
-func (a *app) doctor(ctx context.Context, h *Host, fix bool) error {
-	d, err := a.diagnose(ctx, h)
+func (a *app) doctor(ctx context.Context, h *Host, fix, space bool) error {
+	d, err := a.diagnose(ctx, h, space)
 	if err != nil {
 		return err
 	}
 	if fix {
-		if d, err = a.fix(ctx, h, d); err != nil {
+		if d, err = a.fix(ctx, h, d, space); err != nil {
 			return err
 		}
 	}
@@ -79,7 +84,7 @@ func (a *app) doctor(ctx context.Context, h *Host, fix bool) error {
 	return err
 }
 
-func (a *app) diagnose(ctx context.Context, h *Host) (*diagnosis, error) {
+func (a *app) diagnose(ctx context.Context, h *Host, space bool) (*diagnosis, error) {
 	d := &diagnosis{Findings: append([]storage.Finding{}, h.hostFindings(ctx)...)}
 	var locks lvm.FileLocks
 	if !slices.ContainsFunc(d.Findings, func(f storage.Finding) bool { return f.Reason == reasonNoLVM }) {
@@ -89,7 +94,7 @@ func (a *app) diagnose(ctx context.Context, h *Host) (*diagnosis, error) {
 		}
 	}
 	for _, g := range h.Groups {
-		one := groupDiagnosis{Name: g}
+		one := groupDiagnosis{Name: g, space: space, locks: locks}
 		if locks.Dir != "" {
 			var err error
 			if one.DriverRuns, err = locks.DriverRuns(g); err != nil {
@@ -132,6 +137,13 @@ func (h *Host) groupFindings(ctx context.Context, g groupDiagnosis) ([]storage.F
 	if err != nil {
 		return out, err
 	}
+	if g.locks.Dir != "" {
+		locked, err := lockFinding("/proc", g.locks.Dir, g.Name)
+		if err != nil {
+			return out, err
+		}
+		out = append(out, locked...)
+	}
 	inv, err := h.Inspector.Inventory(ctx, g.Name)
 	if err != nil {
 		return out, err
@@ -144,16 +156,57 @@ func (h *Host) groupFindings(ctx context.Context, g groupDiagnosis) ([]storage.F
 		if err != nil {
 			return out, err
 		}
+		if g.space && root == 0 {
+			out = append(out, h.thinFindings(ctx, g.Name, p.Name)...)
+		}
 		if root != 0 {
-			out = append(out, storage.Finding{
-				Severity: storage.SeverityDegraded, Reason: reasonMetadataSnapshot, Object: where(g.Name, p.Name), Passing: true, Fixable: true,
-				Message: "thin pool " + where(g.Name, p.Name) + " keeps a snapshot of its metadata, and with it metadata blocks that would be free: " +
-					"something reads it now (a backup, thin_ls), or was interrupted",
-				Cure: "where nobody reads it: --fix releases one of lvmsnap's own; another's: dmsetup message POOL-tpool 0 release_metadata_snap",
-			})
+			f, err := heldFinding(g, p.Name, root)
+			if err != nil {
+				return out, err
+			}
+			out = append(out, f)
 		}
 	}
 	return out, nil
+}
+
+// thinFindings are what LVM and a pool do not agree about.
+func (h *Host) thinFindings(ctx context.Context, group, pool string) []storage.Finding {
+	space, err := h.space(ctx, group, pool)
+	has := map[uint32]int64{}
+	for id, s := range space {
+		has[id] = s.MappedBytes
+	}
+	var out []storage.Finding
+	if err == nil {
+		out, err = h.Inspector.ThinFindings(ctx, group, pool, has)
+	}
+	if err != nil {
+		out = append(out, storage.Finding{
+			Severity: storage.SeverityDegraded, Reason: "PoolNotCompared", Object: where(group, pool), Message: err.Error(),
+			Cure: "see what else is wrong with the pool; while it takes no writes it cannot be asked",
+		})
+	}
+	return out
+}
+
+// heldFinding is of a metadata snapshot: one of ours that is still there at the second look was left by somebody who was killed.
+func heldFinding(g groupDiagnosis, pool string, root uint64) (storage.Finding, error) {
+	f := storage.Finding{
+		Severity: storage.SeverityDegraded, Reason: reasonMetadataSnapshot, Object: where(g.Name, pool), Passing: true, Which: fmt.Sprint(root),
+		Message: "thin pool " + where(g.Name, pool) + " keeps a snapshot of its metadata, and with it metadata blocks that would be free: " +
+			"something reads it now (a backup, thin_ls), or was interrupted",
+		Cure: fmt.Sprintf("where nobody reads it: dmsetup message %s-tpool 0 release_metadata_snap", dm.DeviceName(g.Name, pool)),
+	}
+	if g.locks.Dir == "" {
+		return f, nil
+	}
+	own, err := g.locks.OwnMetadataSnapshot(g.Name, pool, root)
+	if own {
+		f.Fixable, f.Cure = true, ""
+		f.Message = "thin pool " + where(g.Name, pool) + " keeps a snapshot of its metadata, for an lvmsnapctl that is at work or was killed"
+	}
+	return f, err
 }
 
 const reasonMetadataSnapshot = "MetadataSnapshotHeld"
@@ -162,11 +215,13 @@ func passing(f storage.Finding) bool { return f.Passing }
 
 // contains: the same was found, whatever the message says by now.
 func contains(all []storage.Finding, f storage.Finding) bool {
-	return slices.ContainsFunc(all, func(o storage.Finding) bool { return o.Reason == f.Reason && o.Object == f.Object })
+	return slices.ContainsFunc(all, func(o storage.Finding) bool {
+		return o.Reason == f.Reason && o.Object == f.Object && o.Which == f.Which
+	})
 }
 
 // fix has the driver's recovery put right what it can, and looks again.
-func (a *app) fix(ctx context.Context, h *Host, before *diagnosis) (*diagnosis, error) {
+func (a *app) fix(ctx context.Context, h *Host, before *diagnosis, space bool) (*diagnosis, error) {
 	locks, err := h.Locks(ctx)
 	if err != nil {
 		return nil, err
@@ -180,7 +235,7 @@ func (a *app) fix(ctx context.Context, h *Host, before *diagnosis) (*diagnosis, 
 			failed = append(failed, g.Name+": "+err.Error())
 		}
 	}
-	after, err := a.diagnose(ctx, h)
+	after, err := a.diagnose(ctx, h, space)
 	if err != nil {
 		return nil, err
 	}
@@ -213,8 +268,11 @@ func (h *Host) fixGroup(ctx context.Context, locks lvm.FileLocks, group string, 
 		defer release()
 	}
 	_, err = h.Recover(ctx, group, alone)
+	if err != nil && slices.ContainsFunc(found, func(f storage.Finding) bool { return f.Reason == storage.GroupDiskMissing && f.Object == group }) {
+		err = fmt.Errorf("nothing is put right while a disk of the group is missing: %w", err)
+	}
 	for _, f := range found {
-		if _, pool, ok := strings.Cut(f.Object, "/"); ok && f.Reason == reasonMetadataSnapshot && f.Object == where(group, pool) {
+		if _, pool, ok := strings.Cut(f.Object, "/"); ok && f.Fixable && f.Reason == reasonMetadataSnapshot && f.Object == where(group, pool) {
 			nothing := func(context.Context) error { return nil }
 			err = errors.Join(err, locks.WithMetadataSnapshot(ctx, h.Kernel, group, pool, nothing))
 		}

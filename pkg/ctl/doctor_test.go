@@ -4,9 +4,12 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/google/go-cmp/cmp"
 
 	"github.com/lvmsnap/lvmsnap/pkg/ctl"
 	"github.com/lvmsnap/lvmsnap/pkg/lvm/lvmtest"
@@ -153,6 +156,18 @@ var unhealthy = map[string]struct {
 		},
 		want: []string{"RAIDDegraded"}, words: "lvconvert --repair",
 	},
+	"split-off snapshot": {
+		make: func(n *fakeNode, _ storage.Volume) {
+			v := n.volume(storage.VolumeSpec{Name: "thick", RequiredBytes: gib, Access: storage.AccessBlock, Class: storage.Class{Type: storage.TypeThick}})
+			s := n.snapshot(storage.SnapshotSpec{Name: "s", SourceID: v.ID})
+			n.SplitOff(group, lvOf(s.ID))
+		},
+		want: []string{"SnapshotSplitOff"}, words: "no volume's data",
+	},
+	"missing disk": {
+		make: func(n *fakeNode, _ storage.Volume) { n.SetMissingPVs(group, 1) },
+		want: []string{"GroupDiskMissing"}, words: "vgextend --restoremissing data",
+	},
 	"somebody else's suspended device": {
 		make: func(n *fakeNode, _ storage.Volume) {
 			n.AddForeignLV(group, lvmtest.ForeignLV{Name: "theirs", SizeBytes: 8 * mib, Pool: pool, Active: true})
@@ -166,7 +181,7 @@ var unhealthy = map[string]struct {
 	},
 	"missing module": {
 		make: func(n *fakeNode, _ storage.Volume) { n.kernel.targets = []string{"linear"} },
-		want: []string{"ModuleMissing", "ModuleMissing"}, words: "modprobe dm_thin_pool",
+		want: []string{"ModuleMissing", "ModuleMissing", "ModuleMissing"}, words: "modprobe dm_thin_pool",
 	},
 	"missing tool": {
 		make: func(n *fakeNode, _ storage.Volume) { delete(n.programs, "thin_check") },
@@ -178,10 +193,13 @@ var unhealthy = map[string]struct {
 				if args[0] != "lvmconfig" {
 					return n.lvm(args)
 				}
-				return "scan_lvs=1\nuse_lvmlockd=1\nthin_pool_autoextend_threshold=80\nexecutable=\"/no/dmeventd\"\nlocking_dir=\"/no/such/dir\"\n", 0
+				return "scan_lvs=1\nuse_lvmlockd=1\nthin_pool_autoextend_threshold=80\nsnapshot_autoextend_threshold=70\n" +
+					"volume_list=[\"data2\", \"other/v\"]\nread_only_volume_list=[\"data/v\"]\nexecutable=\"/no/dmeventd\"\nlocking_dir=\"/no/such/dir\"\n", 0
 			}
 		},
-		want: []string{"DmeventdMissing", "LVsAreScanned", "LockDaemon", "LockingDirMissing"}, words: "devices/scan_lvs=0",
+		want: []string{
+			"DmeventdMissing", "DmeventdMissing", "LVsAreScanned", "LockDaemon", "LockingDirMissing", "VolumeListExcludes", "VolumesReadOnly",
+		}, words: "devices/scan_lvs=0",
 	},
 	"full metadata area": {
 		make: func(n *fakeNode, _ storage.Volume) { n.textBytes, n.textLimit = 960, 1000 },
@@ -291,6 +309,41 @@ func TestFixBesideADriver(t *testing.T) {
 	}
 }
 
+// With --space LVM and the pool are compared: what the pool lost, and what it has for nobody.
+func TestDoctorSpace(t *testing.T) {
+	n := newNode(t)
+	a := n.volume(storage.VolumeSpec{Name: "a", RequiredBytes: 8 * mib, Access: storage.AccessBlock})
+	b := n.volume(storage.VolumeSpec{Name: "b", RequiredBytes: 8 * mib, Access: storage.AccessBlock})
+	lost := min(lvOf(a.ID), lvOf(b.ID))
+	all := n.thinLS(nil)
+	n.programs["thin_ls"] = all
+	if got, code := n.doctor("--space"); code != ctl.ExitOK || len(got.Findings) > 0 {
+		t.Fatalf("all is well: %d, %+v", code, got)
+	}
+	n.programs["thin_ls"] = func(args []string) (string, int) {
+		text, code := all(args)
+		_, text, _ = strings.Cut(text, "\n") // the first is not there
+		return text + "77 1600 1600 0\n", code
+	}
+	if got, code := n.doctor(); code != ctl.ExitOK {
+		t.Errorf("without --space: %d, %+v", code, got)
+	}
+	got, code := n.doctor("--space")
+	if code != ctl.ExitFindings || !slices.Equal(reasons(got.Findings), []string{"ThinDeviceLost", "ThinDeviceUnknown"}) || n.kernel.root != 0 {
+		t.Fatalf("%d, root %d, %+v", code, n.kernel.root, got)
+	}
+	for _, f := range got.Findings {
+		want := map[string]string{"ThinDeviceLost": group + "/" + lost, "ThinDeviceUnknown": "device 77, with 100 MiB"}[f.Reason]
+		if !strings.Contains(f.Object+f.Message, want) || f.Fixable {
+			t.Errorf("%s does not say %q: %+v", f.Reason, want, f)
+		}
+	}
+	n.programs["thin_ls"] = func([]string) (string, int) { return "metadata contains errors", 1 }
+	if got, code := n.doctor("--space"); code != ctl.ExitFindings || !slices.Equal(reasons(got.Findings), []string{"PoolNotCompared"}) {
+		t.Errorf("thin_ls fails: %d, %+v", code, got)
+	}
+}
+
 // What --space of a run that was killed has left is released by the next one, and by doctor --fix.
 func TestSpaceAfterAKill(t *testing.T) {
 	for _, how := range []string{"get volumes --space", "doctor --settle 1ms --fix --volume-group " + group} {
@@ -301,5 +354,33 @@ func TestSpaceAfterAKill(t *testing.T) {
 		if code := n.ctl(strings.Fields(how)...); code != ctl.ExitOK || n.kernel.root != 0 {
 			t.Errorf("%s: exit code %d, root %d: %s", how, code, n.kernel.root, n.err.String())
 		}
+	}
+}
+
+// Everything that doctor is known to find is documented, and what --fix does about it; and nothing else is. What cannot be had on the fake
+// is in test/ctl.
+func TestFindingsAreDocumented(t *testing.T) {
+	text, err := os.ReadFile("../../docs/reference/doctor.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	documented := map[string]bool{}
+	for _, row := range regexp.MustCompile("(?m)^\\| `([A-Za-z]+)` \\| .* \\| (yes|no|of|if)[^|]*\\|$").FindAllStringSubmatch(string(text), -1) {
+		documented[row[1]] = row[2] == "yes"
+	}
+	want := map[string]bool{
+		"OrphanedDevice": true, "RemovalUnfinished": true, "Leftover": true, "PoolBehind": false, "PoolTransactionMismatch": false, "DiskMissing": false,
+		"GroupLocked": false, "ThinDeviceLost": false, "ThinDeviceUnknown": false, "PoolNotCompared": false, "ContentIncomplete": false, "RAIDRecovering": false,
+		"StateUnknown": false, "GroupUnreadable": false, "DeviceMapperMissing": false, "ConfigUnreadable": false, "UdevMissing": false, "FullPoolsHang": false,
+	}
+	for _, tt := range unhealthy {
+		for _, reason := range tt.want {
+			if reason == storage.PoolInactive || !strings.HasPrefix(reason, "Pool") || reason == "PoolJammed" { // the others are of events
+				want[reason] = tt.fixable
+			}
+		}
+	}
+	if diff := cmp.Diff(want, documented); diff != "" {
+		t.Errorf("docs/reference/doctor.md (-want +got):\n%s", diff)
 	}
 }

@@ -87,7 +87,7 @@ func newNode(t *testing.T) *fakeNode {
 	n := &fakeNode{t: t, LVM: lvmtest.New(), now: begin, locks: lvm.FileLocks{Dir: t.TempDir()}}
 	n.AddGroup(group, 100*gib)
 	n.AddPool(group, pool, 40*gib, 128*mib, 64<<10, true)
-	n.kernel = &fakeKernel{LVM: n.LVM, targets: []string{"linear", "snapshot", "snapshot-origin", "thin", "thin-pool"}}
+	n.kernel = &fakeKernel{LVM: n.LVM, targets: []string{"linear", "raid", "snapshot", "snapshot-origin", "thin", "thin-pool"}}
 	n.programs = map[string]func([]string) (string, int){
 		"lvm":        n.lvm,
 		"thin_check": says("0.9.0"), "thin_ls": says(""), "mkfs.ext4": says(""), "mkfs.xfs": says(""), "mkfs.btrfs": says(""), "dmsetup": says(""),

@@ -33,7 +33,19 @@ func (h *Host) hostFindings(ctx context.Context) []storage.Finding {
 	}
 	out := h.moduleFindings(ctx)
 	out = append(out, h.toolFindings(ctx)...)
-	return append(out, h.configFindings(ctx)...)
+	out = append(out, h.configFindings(ctx)...)
+	return append(out, h.timeoutFindings()...)
+}
+
+// timeoutFindings: Linux, Documentation/admin-guide/device-mapper/thin-provisioning.rst, no_space_timeout.
+func (h *Host) timeoutFindings() []storage.Finding {
+	const parameter = "sys/module/dm_thin_pool/parameters/no_space_timeout"
+	text, err := os.ReadFile(filepath.Join("/", h.Root, parameter))
+	if err != nil || strings.TrimSpace(string(text)) != "0" {
+		return nil
+	}
+	return []storage.Finding{hostFinding("FullPoolsHang", "writers of a full thin pool wait without an end (no_space_timeout=0), and so does whoever unmounts or drains",
+		"echo 60 > /"+parameter+", and options dm_thin_pool no_space_timeout=60 in /etc/modprobe.d/lvmsnap.conf; or lvchange --errorwhenfull y of each pool")}
 }
 
 func hostFinding(reason, message, cure string) storage.Finding {
@@ -44,6 +56,7 @@ func hostFinding(reason, message, cure string) storage.Finding {
 var modules = []struct{ target, module, why string }{
 	{"thin-pool", "dm_thin_pool", "thin pools"},
 	{"snapshot", "dm_snapshot", "snapshots of thick volumes"},
+	{"raid", "dm_raid", "thick volumes with raidType"},
 }
 
 func (h *Host) moduleFindings(ctx context.Context) []storage.Finding {
@@ -129,8 +142,8 @@ func (h *Host) toolFindings(ctx context.Context) []storage.Finding {
 
 // settings of lvm.conf that matter here.
 var settings = []string{
-	"devices/scan_lvs", "activation/udev_sync", "activation/monitoring", "activation/thin_pool_autoextend_threshold", "global/locking_dir",
-	"global/use_lvmlockd", "dmeventd/executable",
+	"devices/scan_lvs", "activation/udev_sync", "activation/thin_pool_autoextend_threshold", "activation/snapshot_autoextend_threshold",
+	"activation/volume_list", "activation/read_only_volume_list", "global/locking_dir", "global/use_lvmlockd", "dmeventd/executable",
 }
 
 // config asks LVM for its settings, as they are for the host's own commands.
@@ -173,10 +186,16 @@ func (h *Host) configFindings(ctx context.Context) []storage.Finding {
 		out = append(out, hostFinding("UdevMissing", "LVM is to wait for udev (activation/udev_sync=1), and there is no /run/udev/control",
 			"in a container, mount the host's /run/udev; on a host without udev, udev_sync=0 and udev_rules=0"))
 	}
-	if threshold := c["thin_pool_autoextend_threshold"]; threshold != "" && threshold != "100" && !h.has(ctx, firstOf(c["executable"], "dmeventd"), "-V") {
-		out = append(out, hostFinding("DmeventdMissing", "LVM is to extend thin pools at "+threshold+"% (activation/thin_pool_autoextend_threshold), and dmeventd, which does it, is not there",
-			"Debian: apt-get install dmeventd; or let the driver do it: --pool-autoextend-threshold"))
+	for _, of := range []struct{ setting, what, flag string }{
+		{"thin_pool_autoextend_threshold", "thin pools", "--pool-autoextend-threshold"},
+		{"snapshot_autoextend_threshold", "COW snapshots", "--cow-autoextend-threshold"},
+	} {
+		if threshold := c[of.setting]; threshold != "" && threshold != "100" && !h.has(ctx, firstOf(c["executable"], "dmeventd"), "-V") {
+			out = append(out, hostFinding("DmeventdMissing", fmt.Sprintf("LVM is to extend %s at %s%% (activation/%s), and dmeventd, which does it, is not there",
+				of.what, threshold, of.setting), "Debian: apt-get install dmeventd; or let the driver do it: "+of.flag))
+		}
 	}
+	out = append(out, h.listFindings(c)...)
 	if dir := c["locking_dir"]; dir != "" {
 		if info, err := os.Stat(filepath.Join("/", h.Root, dir)); err != nil || !info.IsDir() {
 			out = append(out, hostFinding("LockingDirMissing", "LVM's locking directory "+dir+" is not there: commands of the host and of a container would not exclude each other",
@@ -191,4 +210,25 @@ func firstOf(a, b string) string {
 		return a
 	}
 	return b
+}
+
+// listFindings are of the lists in lvm.conf that decide which volumes are activated, and which may be written to. An entry is a group, a
+// volume, or a tag. lvm.conf(5)
+func (h *Host) listFindings(c map[string]string) []storage.Finding {
+	var out []storage.Finding
+	for _, g := range h.Groups {
+		if list := c["volume_list"]; strings.HasPrefix(list, "[") && !listed(list, g) && !strings.Contains(list, `"@`) {
+			out = append(out, hostFinding("VolumeListExcludes", fmt.Sprintf("LVM activates nothing of volume group %s: it is not in activation/volume_list (%s)", g, list),
+				"the group's name in activation/volume_list"))
+		}
+		if list := c["read_only_volume_list"]; listed(list, g) {
+			out = append(out, hostFinding("VolumesReadOnly", fmt.Sprintf("LVM activates volumes of volume group %s read-only: it is in activation/read_only_volume_list (%s)", g, list),
+				"take it out of activation/read_only_volume_list"))
+		}
+	}
+	return out
+}
+
+func listed(list, group string) bool {
+	return strings.Contains(list, `"`+group+`"`) || strings.Contains(list, `"`+group+`/`)
 }

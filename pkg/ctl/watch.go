@@ -19,7 +19,8 @@ func (a *app) watchCommand() *cobra.Command {
 		Short: "Follows the copies and wipes of volumes, with the time left",
 		Long: `Follows the copies and wipes of volumes until there are none, with the time left. How far one is stands in the volume's tag, which the driver
 renews every minute, with what is on stable storage by then; from one to the next, what the kernel has counted of writes to the device
-is added. So a copy into a thin pool, which does not write zeroes, is seen to move once a minute.`,
+is added. So a copy into a thin pool, which does not write zeroes, is seen to move once a minute. While no driver is at work nothing moves,
+and that is said.`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if interval <= 0 {
@@ -40,9 +41,14 @@ type track struct {
 	writtenThen int64 // what the kernel had counted then
 	kind, title string
 	total       int64
+	waits       bool // no driver is at work
 }
 
 func (a *app) watch(ctx context.Context, h *Host, interval time.Duration) error {
+	locks, err := h.Locks(ctx)
+	if err != nil {
+		return err
+	}
 	tracks := map[string]*track{}
 	lines := 0
 	for {
@@ -56,8 +62,16 @@ func (a *app) watch(ctx context.Context, h *Host, interval time.Duration) error 
 			if v := &inv.Volumes[i]; v.Fill != nil {
 				key := v.VolumeGroup + "/" + v.LogicalVolume
 				seen[key] = true
-				tracks[key] = a.follow(tracks[key], v, h.written(v))
-				all = append(all, tracks[key])
+				t := a.follow(tracks[key], v, h.written(v))
+				runs, err := locks.DriverRuns(v.VolumeGroup)
+				if err != nil {
+					return err
+				}
+				if t.waits = !runs; t.waits {
+					a.restart(t, h.written(v))
+				}
+				tracks[key] = t
+				all = append(all, t)
 			}
 		}
 		if a.Terminal && lines > 0 {
@@ -107,9 +121,17 @@ func (a *app) follow(t *track, v *Volume, written int64) *track {
 	return t
 }
 
+// restart: the next driver begins where the tag says, and what was written beyond that is written again.
+func (a *app) restart(t *track, written int64) {
+	t.first, t.at, t.writtenThen, t.since = t.tag, t.tag, written, a.Now()
+}
+
 func (a *app) trackLine(t *track) string {
 	done := ratio(t.at, t.total)
 	line := fmt.Sprintf("%s  %s %s %s of %s", t.title, t.kind, painter(false).bar(done), percentText(done), size(t.total))
+	if t.waits {
+		return line + ", waits for the driver: none is at work"
+	}
 	elapsed := a.Now().Sub(t.since).Seconds()
 	if moved := t.at - t.first; moved > 0 && elapsed > 0 {
 		rate := float64(moved) / elapsed

@@ -135,7 +135,8 @@ func TestEvents(t *testing.T) {
 	r.Notify(storage.Notice{Reason: storage.SnapshotInvalid, Message: "it is lost", Objects: []storage.Object{snapshot}})
 	r.Notify(storage.Notice{Reason: storage.CopyStarted, Message: "it takes a while", Objects: []storage.Object{claim}})
 	r.Notify(storage.Notice{Reason: storage.PoolDataLow, Message: strings.Repeat("ä", 600), Objects: []storage.Object{node, claim}})
-	eventually(t, "four events", func() bool { return len(a.all()) == 4 })
+	r.Notify(storage.Notice{Reason: storage.RAIDRecovering, Message: "it is written onto a new disk", Objects: []storage.Object{node, claim}})
+	eventually(t, "six events", func() bool { return len(a.all()) == 6 })
 	references := map[storage.ObjectKind]corev1.ObjectReference{
 		storage.ObjectSnapshot: {Kind: "VolumeSnapshot", APIVersion: "snapshot.storage.k8s.io/v1", Namespace: "shop", Name: "monday", UID: snapshotUID},
 		storage.ObjectClaim:    {Kind: "PersistentVolumeClaim", APIVersion: "v1", Namespace: "shop", Name: "data", UID: claimUID},
@@ -144,6 +145,7 @@ func TestEvents(t *testing.T) {
 	want := map[string]string{
 		"VolumeSnapshot SnapshotInvalid": "Warning shop", "PersistentVolumeClaim CopyStarted": "Normal shop",
 		"Node PoolDataLow": "Warning default", "PersistentVolumeClaim PoolDataLow": "Warning shop",
+		"Node RAIDRecovering": "Normal default", "PersistentVolumeClaim RAIDRecovering": "Normal shop",
 	}
 	got := map[string]string{}
 	for _, e := range a.all() {

@@ -65,7 +65,8 @@ func (c *Client) View(ctx context.Context) (Metadata, error) {
 	}
 	lvs, err := c.LVs(ctx)
 	return Metadata{
-		Group: c.group, Sequence: vg.Sequence, ExtentBytes: vg.ExtentBytes, SizeBytes: vg.SizeBytes, FreeBytes: vg.FreeBytes, LVs: lvs,
+		Group: c.group, Sequence: vg.Sequence, ExtentBytes: vg.ExtentBytes, SizeBytes: vg.SizeBytes, FreeBytes: vg.FreeBytes, MissingPVs: vg.MissingPVs,
+		LVs: lvs,
 	}, err
 }
 

@@ -16,6 +16,7 @@ type Metadata struct {
 	SizeBytes   int64    // of all physical volumes' extents
 	FreeBytes   int64    // of those that no LV uses
 	PVs         []string // UUIDs
+	MissingPVs  int      // of those, as LVM wrote down when it missed them, or found when it was asked
 	LVs         []LV     // visible ones, by name; see LV.Attr for what is unknown. Do not modify.
 	// TextBytes is the length of the metadata, TextLimitBytes how long it can become: LVM refuses a change that
 	// would make it longer. 0 is unknown.
@@ -47,6 +48,9 @@ func (p *metadataParser) group(name string, vg section, texts []volumeText) (Met
 	}
 	for _, pv := range vg.child("physical_volumes").children() {
 		m.PVs = append(m.PVs, pv.text("id"))
+		if slices.Contains(append(pv.texts("flags"), pv.texts("status")...), "MISSING") {
+			m.MissingPVs++
+		}
 	}
 	slices.Sort(m.PVs)
 	if p.extentBytes != m.ExtentBytes {

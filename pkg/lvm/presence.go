@@ -186,14 +186,36 @@ func releaseLeft(ctx context.Context, kernel MetadataSnapshots, f *os.File, grou
 	if err != nil || root == 0 {
 		return err
 	}
-	mark := make([]byte, 64)
-	n, _ := f.ReadAt(mark, 0) // an empty file says nothing
-	text := string(mark[:n])
-	if text != markReserving && text != markReserved+strconv.FormatUint(root, 10) {
+	if !marks(f, root) {
 		return fmt.Errorf("%w: %s/%s, not by lvmsnap; if nobody is reading it: dmsetup message %s 0 release_metadata_snap",
 			ErrMetadataSnapshotHeld, group, pool, poolDevice(group, pool))
 	}
 	return kernel.ReleaseMetadataSnapshot(ctx, group, pool)
+}
+
+// marks says whether a pool's file has the mark of a metadata snapshot.
+func marks(f *os.File, root uint64) bool {
+	mark := make([]byte, 64)
+	n, _ := f.ReadAt(mark, 0) // an empty file says nothing
+	text := string(mark[:n])
+	return text == markReserving || text == markReserved+strconv.FormatUint(root, 10)
+}
+
+// OwnMetadataSnapshot says whether a metadata snapshot is one of ours, who is at work or was killed, by looking.
+func (l FileLocks) OwnMetadataSnapshot(group, pool string, root uint64) (bool, error) {
+	path, err := l.path(group, pool)
+	if err != nil {
+		return false, err
+	}
+	f, err := os.Open(path) //nolint:gosec // LVM's directory and validated names
+	if errors.Is(err, os.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	defer f.Close()
+	return marks(f, root), nil
 }
 
 // poolDevice is the device-mapper name of the layer that carries a pool in use.

@@ -20,6 +20,8 @@ type Finding struct {
 	Fixable  bool     `json:"fixable,omitempty"` // the driver's own recovery puts it right: Inspector.Recover
 	// Passing: an LVM command at work, or a driver's call, looks the same for a moment.
 	Passing bool `json:"-"`
+	// Which tells it from another of the same reason and object, at another moment.
+	Which string `json:"-"`
 }
 
 // The reasons of findings beside those of conditions.
@@ -35,15 +37,16 @@ const (
 	reasonHalfMade         = "SnapshotHalfMade"
 	reasonLeftover         = "Leftover"
 	reasonOrphan           = "OrphanedDevice"
-	reasonMetadataArea     = "MetadataAreaFull"
-	reasonMetadataAreaLow  = "MetadataAreaLow"
 	reasonSmallArea        = "MetadataAreaSmall"
+	reasonSplitOff         = "SnapshotSplitOff"
+	reasonThinLost         = "ThinDeviceLost"
+	reasonThinUnknown      = "ThinDeviceUnknown"
 	reasonCOWFull          = "COWNearlyFull"
 	reasonUnknown          = "StateUnknown"
 )
 
 const (
-	// lowMetadataArea and fullCOW are percentages from which it is worth a word.
+	// lowMetadataArea and fullCOW are percentages from which it is worth a word. (docs/reference/events.md has the first.)
 	lowMetadataArea = 80
 	fullCOW         = 90
 	// smallMetadataArea is that of a group made without --metadatasize: some 720 snapshots of Kubernetes end it.
@@ -53,9 +56,9 @@ const (
 // Findings says what is wrong in a group. While a driver is at work, what only it knows to be in use is left out.
 func (i *Inspector) Findings(ctx context.Context, group string, driverRuns bool) ([]Finding, error) {
 	return inspect(ctx, i, group, func(ctx context.Context, v *view) ([]Finding, error) {
-		out := v.metadataFindings()
+		var out []Finding
 		for _, of := range []func(context.Context, bool) ([]Finding, error){
-			v.poolFindings, v.deviceFindings, v.leftoverFindings, v.volumeFindings, v.snapshotFindings,
+			v.groupFindings, v.poolFindings, v.deviceFindings, v.leftoverFindings, v.volumeFindings, v.snapshotFindings,
 		} {
 			more, err := of(ctx, driverRuns)
 			if err != nil {
@@ -69,30 +72,45 @@ func (i *Inspector) Findings(ctx context.Context, group string, driverRuns bool)
 
 func (v *view) path(lv string) string { return v.group.Name() + "/" + lv }
 
-func (v *view) metadataFindings() []Finding {
+// groupConditions are what is wrong with the group itself. Low is the percentage of its metadata area from which it is worth a word.
+func (v *view) groupConditions(low int64) []Condition {
+	var out []Condition
+	if n := v.metadata.MissingPVs; n > 0 {
+		out = append(out, Condition{SeverityInaccessible, GroupDiskMissing, fmt.Sprintf(
+			"%d of the disks of volume group %s are missing: LVM refuses most changes of it, and what is on them only cannot be had. See `pvs`, the kernel "+
+				"log, and LVM's device filters. When one is back: vgextend --restoremissing %s DISK, if LVM still misses it. When it is lost: vgextend "+
+				"with a new one and lvconvert --repair of what is RAID; what is not is lost with it", n, v.group.Name(), v.group.Name())})
+	}
 	used, limit := v.metadata.TextBytes, v.metadata.TextLimitBytes
-	finding := Finding{SeverityDegraded, "", v.group.Name(), "", "", false, false}
 	switch err := v.checkRoom(); {
 	case limit == 0:
-		return nil
 	case err != nil:
-		finding.Reason, finding.Message = reasonMetadataArea, err.Error()
-	case used > limit/100*lowMetadataArea:
-		finding.Reason = reasonMetadataAreaLow
-		finding.Message = fmt.Sprintf("the metadata area of volume group %s has %s of %s used; above %d%% nothing is created in it",
-			v.group.Name(), HumanBytes(used), HumanBytes(limit), 100-metadataReservePercent)
-		finding.Cure = "delete snapshots or volumes, or give the group a disk with a larger area (vgextend --metadatasize, " +
-			"then pvchange --metadataignore y on the others)"
-	case limit < smallMetadataArea && len(v.lvs) > 0:
-		finding.Reason = reasonSmallArea
-		finding.Message = fmt.Sprintf("the metadata area of volume group %s has room for %s, of which %s are used: some hundred snapshots end it",
-			v.group.Name(), HumanBytes(limit), HumanBytes(used))
-		finding.Cure = "where many snapshots are kept: a larger area, by a new disk (vgextend --metadatasize 16m, then pvchange " +
-			"--metadataignore y on the others)"
-	default:
-		return nil
+		out = append(out, Condition{SeverityDegraded, MetadataAreaFull, err.Error()})
+	case used > limit/100*low:
+		out = append(out, Condition{SeverityDegraded, MetadataAreaLow, fmt.Sprintf(
+			"the metadata area of volume group %s has %s of %s used; above %d%% nothing is created in it: delete snapshots or volumes, or give the "+
+				"group a disk with a larger area (vgextend --metadatasize, then pvchange --metadataignore y on the others)",
+			v.group.Name(), HumanBytes(used), HumanBytes(limit), 100-metadataReservePercent)})
 	}
-	return []Finding{finding}
+	return out
+}
+
+func (v *view) groupFindings(context.Context, bool) ([]Finding, error) {
+	var out []Finding
+	for _, c := range v.groupConditions(lowMetadataArea) {
+		out = append(out, fromCondition(v.group.Name(), c))
+	}
+	used, limit := v.metadata.TextBytes, v.metadata.TextLimitBytes
+	if limit > 0 && limit < smallMetadataArea && used <= limit/100*lowMetadataArea && len(v.lvs) > 0 {
+		out = append(out, Finding{
+			Severity: SeverityDegraded, Reason: reasonSmallArea, Object: v.group.Name(),
+			Message: fmt.Sprintf("the metadata area of volume group %s has room for %s, of which %s are used: some hundred snapshots end it",
+				v.group.Name(), HumanBytes(limit), HumanBytes(used)),
+			Cure: "where many snapshots are kept: a larger area, by a new disk (vgextend --metadatasize 16m, then pvchange " +
+				"--metadataignore y on the others)",
+		})
+	}
+	return out, nil
 }
 
 // poolFindings are what the pools say of themselves, and where LVM and the kernel do not agree.
@@ -142,8 +160,8 @@ func (v *view) transactionFindings(ctx context.Context, pool lvm.LV) ([]Finding,
 			Message: fmt.Sprintf("LVM has transaction %d of thin pool %s and the kernel %d: the group was restored from another moment, or its disk "+
 				"lost what it had confirmed. Nothing can be made in the pool or removed from it",
 				pool.TransactionID, v.path(pool.Name), st.TransactionID),
-			Cure: "copy the data away first. Then vgcfgbackup, set transaction_id of the pool to the kernel's in the file, and vgcfgrestore --force; " +
-				"lvconvert --repair does not help",
+			Cure: fmt.Sprintf("copy the data away first. Then vgcfgbackup --file FILE %s, set transaction_id of %s in it to %d, and "+
+				"vgcfgrestore --force --yes --file FILE %s; lvconvert --repair does not help", v.group.Name(), pool.Name, st.TransactionID, v.group.Name()),
 		}}, nil
 	}
 	f := Finding{Severity: SeverityDegraded, Object: v.path(pool.Name), Passing: true, Fixable: true}
@@ -303,6 +321,12 @@ func (v *view) snapshotFindings(ctx context.Context, _ bool) ([]Finding, error) 
 				Message: fmt.Sprintf("the COW of snapshot %s has %s of %s used; when it is full the snapshot is lost",
 					object, HumanBytes(s.COW.UsedBytes), HumanBytes(s.COW.TotalBytes)),
 				Cure: "lvextend --size +SIZE " + object + ", which the driver does by itself while the group has room (--cow-autoextend-threshold)",
+			})
+		case v.splitOff(lv):
+			out = append(out, Finding{
+				Severity: SeverityDataLoss, Reason: reasonSplitOff, Object: object,
+				Message: "snapshot " + object + " was split from its volume, by an lvremove that died or by somebody's lvconvert: what can be read of it is no volume's data",
+				Cure:    "delete its VolumeSnapshot; its volume is well",
 			})
 		case !s.Ready && v.poolActive(ctx, lv.Pool):
 			out = append(out, Finding{

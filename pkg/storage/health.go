@@ -105,29 +105,40 @@ func lvConditions(group string, lv lvm.LV) []Condition {
 
 func isRAID(lv lvm.LV) bool { return strings.HasPrefix(lv.SegType, "raid") }
 
-// raidConditions is what the kernel knows of an active RAID volume. LVM finds out about a disk that fails when its next
-// command tries to read it, and not from what stands in its metadata. The first synchronization is nothing wrong.
+// raidConditions is what the kernel knows of an active RAID volume.
 func (v *view) raidConditions(ctx context.Context, lv lvm.LV, active bool) ([]Condition, error) {
 	if !active || !isRAID(lv) {
 		return nil, nil
 	}
-	st, err := v.e.kernel.RAIDStatus(ctx, v.group.Name(), lv.Name)
-	name := v.group.Name() + "/" + lv.Name
+	c, err := v.raidCondition(ctx, lv)
 	switch {
 	case errors.Is(err, dm.ErrNoDevice):
 		return nil, nil
-	case err != nil:
+	case err != nil || c.Reason == "":
 		return nil, err
+	}
+	return []Condition{c}, nil
+}
+
+// raidCondition is empty when a RAID volume is whole, and an error when nobody knows: inactive, it is dm.ErrNoDevice. LVM finds out about a disk
+// that fails when its next command tries to read it, and not from what stands in its metadata. The first synchronization is
+// nothing wrong.
+func (v *view) raidCondition(ctx context.Context, lv lvm.LV) (Condition, error) {
+	st, err := v.e.kernel.RAIDStatus(ctx, v.group.Name(), lv.Name)
+	name := v.group.Name() + "/" + lv.Name
+	switch {
+	case err != nil:
+		return Condition{}, err
 	case st.Failed > 0:
-		return []Condition{{SeverityDegraded, "RAIDDegraded", fmt.Sprintf(
+		return Condition{SeverityDegraded, RAIDDegraded, fmt.Sprintf(
 			"%d of the %d devices of %s (%s) have failed; see `lvs -a -o+devices,lv_health_status %s`. "+
 				"If the disk is back: lvchange --refresh %s; if it is lost: lvconvert --repair %s",
-			st.Failed, st.Devices, name, st.Type, v.group.Name(), name, name)}}, nil
+			st.Failed, st.Devices, name, st.Type, v.group.Name(), name, name)}, nil
 	case st.Action == dm.RAIDRecover:
-		return []Condition{{SeverityDegraded, "RAIDRecovering", fmt.Sprintf("%s (%s) is being written onto a new disk: %s of %s",
-			name, st.Type, HumanBytes(st.SyncedBytes), HumanBytes(st.TotalBytes))}}, nil
+		return Condition{SeverityDegraded, RAIDRecovering, fmt.Sprintf("%s (%s) is being written onto a new disk: %s of %s",
+			name, st.Type, HumanBytes(st.SyncedBytes), HumanBytes(st.TotalBytes))}, nil
 	}
-	return nil, nil
+	return Condition{}, nil
 }
 
 // fillConditions say that a volume waits for its content, or for its new extents to be overwritten: until then nobody gets it.

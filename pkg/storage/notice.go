@@ -64,6 +64,16 @@ const (
 	PoolNotAnswering   = "PoolNotAnswering"
 	PoolRecovered      = "PoolRecovered"
 
+	GroupStuck       = "GroupStuck"
+	GroupDiskMissing = "GroupDiskMissing"
+	MetadataAreaLow  = "MetadataAreaLow"
+	MetadataAreaFull = "MetadataAreaFull"
+	GroupRecovered   = "GroupRecovered"
+
+	RAIDDegraded   = "RAIDDegraded"
+	RAIDRecovering = "RAIDRecovering"
+	RAIDRecovered  = "RAIDRecovered"
+
 	CopyStarted  = "CopyStarted"
 	CopyFinished = "CopyFinished"
 	CopyFailed   = "CopyFailed"
@@ -79,12 +89,16 @@ var NoticeReasons = []string{
 	SnapshotInvalid, COWCannotGrow, COWHasRoom,
 	PoolDataLow, PoolMetadataLow, PoolCannotGrow, PoolOutOfDataSpace, PoolReadOnly, PoolNeedsCheck, PoolNotZeroing, PoolFailed, PoolInactive,
 	PoolNotAnswering, PoolRecovered,
+	GroupStuck, GroupDiskMissing, MetadataAreaLow, MetadataAreaFull, GroupRecovered,
+	RAIDDegraded, RAIDRecovering, RAIDRecovered,
 	CopyStarted, CopyFinished, CopyFailed, WipeStarted, WipeFinished, WipeFailed,
 	Recovered,
 }
 
 // goodNews are the reasons that nobody has to do anything about.
-var goodNews = []string{COWHasRoom, PoolRecovered, CopyStarted, CopyFinished, WipeStarted, WipeFinished, Recovered}
+var goodNews = []string{
+	COWHasRoom, PoolRecovered, GroupRecovered, RAIDRecovering, RAIDRecovered, CopyStarted, CopyFinished, WipeStarted, WipeFinished, Recovered,
+}
 
 // IsWarning says whether somebody has to do something.
 func (n Notice) IsWarning() bool { return !slices.Contains(goodNews, n.Reason) }

@@ -16,6 +16,7 @@ import (
 	"k8s.io/klog/v2"
 	"k8s.io/klog/v2/ktesting"
 
+	"github.com/lvmsnap/lvmsnap/pkg/lvm"
 	"github.com/lvmsnap/lvmsnap/pkg/lvm/lvmtest"
 	"github.com/lvmsnap/lvmsnap/pkg/storage"
 )
@@ -24,8 +25,9 @@ import (
 type listener struct {
 	*host
 	logger klog.Logger
-	offset atomic.Int64 // of the driver's clock
-	step   atomic.Int64 // how much is added to that with every look at the clock
+	offset atomic.Int64       // of the driver's clock
+	step   atomic.Int64       // how much is added to that with every look at the clock
+	reader lvm.MetadataReader // none: LVM is asked
 
 	mu    sync.Mutex
 	heard []storage.Notice
@@ -47,7 +49,10 @@ func newListener(t *testing.T) *listener {
 
 func (l *listener) start(t *testing.T) {
 	t.Helper()
+	g, err := lvm.NewGroup(group, lvm.GroupOptions{Executor: l.LVM, Reader: l.reader})
+	must(t, err)
 	e, err := openWith(l.context(t), t, l.LVM, func(o *storage.Options) {
+		o.Groups = []*lvm.Group{g}
 		o.Now = func() time.Time { return time.Now().Add(time.Duration(l.offset.Add(l.step.Load()))) }
 		o.Notify = func(n storage.Notice) {
 			l.mu.Lock()

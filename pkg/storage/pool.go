@@ -131,10 +131,18 @@ func (v *view) pools(ctx context.Context) ([]Pool, error) {
 // that it answers when LVM does not.
 func (e *Engine) Ready(context.Context) error {
 	for _, g := range e.groups {
-		if busy, ok := g.Busy(); ok && e.now().Sub(busy.Since) > e.stuck {
-			return fmt.Errorf("%w: volume group %s is stuck: %s; see `ps`, `dmsetup info` and the kernel log for what it waits for",
-				ErrDamaged, g.Name(), busy)
+		if why := e.stuckText(g); why != "" {
+			return fmt.Errorf("%w: %s", ErrDamaged, why)
 		}
 	}
 	return nil
+}
+
+// stuckText says what has had a group's turn for longer than is good; empty when nothing has.
+func (e *Engine) stuckText(g *group) string {
+	busy, ok := g.Busy()
+	if !ok || e.now().Sub(busy.Since) <= e.stuck {
+		return ""
+	}
+	return fmt.Sprintf("volume group %s is stuck: %s; see `ps`, `dmsetup info` and the kernel log for what it waits for", g.Name(), busy)
 }

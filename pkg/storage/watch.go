@@ -29,7 +29,8 @@ type watch struct {
 	group  *group
 	free   int64                // bytes of the group's extents
 	seen   map[string]look      // by what is watched, a UUID with or without more
-	wrong  map[string]time.Time // conditions of pools, and when they were told of
+	wrong  map[string]time.Time // conditions of pools and of the group, and when they were told of
+	raids  map[string]raidTold  // RAID volumes that are not whole, by UUID
 	health health
 }
 
@@ -46,6 +47,10 @@ func (e *Engine) Run(ctx context.Context) error {
 	for _, g := range e.groups {
 		groups.Go(func() error {
 			(&watch{e: e, group: g}).run(ctx)
+			return nil
+		})
+		groups.Go(func() error {
+			e.watchTurn(ctx, g)
 			return nil
 		})
 	}
@@ -90,7 +95,7 @@ func (w *watch) look(ctx context.Context) (looked bool, err error) {
 		if failed == nil {
 			w.group.cowTroubles.keep(w.seen)
 		}
-		return errors.Join(failed, w.pools(ctx, v, before))
+		return errors.Join(failed, w.tellOfRAID(ctx, v), w.pools(ctx, v, before))
 	})
 	return looked, err
 }
@@ -148,29 +153,41 @@ func (w *watch) pool(ctx context.Context, b Grower, p Pool, before map[string]lo
 	return err
 }
 
-// tell tells of what has become wrong with pools, and what has become right again.
+// tell tells of what has become wrong with the group and its pools, and what has become right again.
 func (w *watch) tell(ctx context.Context, v *view, pools []Pool) {
 	now := map[string]time.Time{}
+	w.tellOfGroup(ctx, v, now)
 	group := w.group.Name()
 	for _, p := range pools {
 		for _, c := range p.Conditions {
-			key := p.Name + " " + c.Reason
-			last, known := w.wrong[key]
-			if !known || w.e.now().Sub(last) >= tellAgain {
-				last = w.e.now()
+			if w.due(p.Name+" "+c.Reason, now) {
 				w.e.tell(ctx, "A pool needs care", nil, Notice{c.Reason, c.Message, v.poolObjects(ctx, p.Name, c.Reason)},
 					"volumeGroup", group, "pool", p.Name)
 			}
-			now[key] = last
 		}
 	}
 	for key := range w.wrong {
 		pool, reason, _ := strings.Cut(key, " ")
-		if _, still := now[key]; !still && slices.ContainsFunc(pools, func(p Pool) bool { return p.Name == pool }) {
+		switch _, still := now[key]; {
+		case still:
+		case pool == "":
+			w.e.tellGroupRecovered(ctx, group, reason)
+		case slices.ContainsFunc(pools, func(p Pool) bool { return p.Name == pool }):
 			w.e.tell(ctx, "A pool has recovered", nil, Notice{
 				PoolRecovered, fmt.Sprintf("thin pool %s/%s: %s is over", group, pool, reason), v.poolObjects(ctx, pool, reason),
 			}, "volumeGroup", group, "pool", pool, "was", reason)
 		}
 	}
 	w.wrong = now
+}
+
+// due says whether somebody has to be told of what is wrong now, who then is.
+func (w *watch) due(key string, now map[string]time.Time) bool {
+	last, known := w.wrong[key]
+	due := !known || w.e.now().Sub(last) >= tellAgain
+	if due {
+		last = w.e.now()
+	}
+	now[key] = last
+	return due
 }

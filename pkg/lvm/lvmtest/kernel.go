@@ -93,9 +93,11 @@ func (l *LVM) RAIDStatus(ctx context.Context, group, name string) (dm.RAIDStatus
 		return dm.RAIDStatus{}, fmt.Errorf("%w: %s/%s is not an active RAID volume", dm.ErrNoDevice, group, name)
 	}
 	each := v.size / v.dataImages
-	return dm.RAIDStatus{
-		Type: v.segType, Devices: int(v.images), Failed: v.failed, Action: "idle", SyncedBytes: each, TotalBytes: each,
-	}, nil
+	st := dm.RAIDStatus{Type: v.segType, Devices: int(v.images), Failed: v.failed, Action: "idle", SyncedBytes: each, TotalBytes: each}
+	if v.recovering {
+		st.Action, st.SyncedBytes = dm.RAIDRecover, each/2
+	}
+	return st, nil
 }
 
 // Info implements dm.Kernel.

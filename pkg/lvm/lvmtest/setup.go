@@ -85,6 +85,15 @@ func (l *LVM) FailImages(group, name string, n int) {
 	v.failed = n
 }
 
+// SetRecovering makes a RAID volume be written onto a new disk, or not any more.
+func (l *LVM) SetRecovering(group, name string, yes bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	_, v := l.lookup(group, name)
+	must(v != nil && v.images > 0, "%s/%s is not a RAID volume", group, name)
+	v.recovering = yes
+}
+
 // SetErrorWhenFull sets whether writers get an error at once when the pool is full.
 func (l *LVM) SetErrorWhenFull(group, pool string, yes bool) {
 	l.mu.Lock()

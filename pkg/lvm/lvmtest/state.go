@@ -41,6 +41,7 @@ type volume struct {
 	segType    string   // of a thick volume; empty: linear
 	images     int64    // hidden LVs of RAID
 	failed     int      // of them
+	recovering bool     // one is being written onto a new disk
 	dataImages int64    // stripes or images that the size is divided into
 	extents    []string // ranges that no other volume has; a growth adds one only where it was asked for
 	allocated  int64    // what it takes of the group; 0: its size
