@@ -81,7 +81,7 @@ func TestCheckLink(t *testing.T) {
 
 func TestParsePage(t *testing.T) {
 	p := parse(t, "x.md", strings.Join([]string{
-		"A [link](a.md#b), <https://example.org/>,",
+		"A [link](a.md#b), <https://example.org/>, `some code`,",
 		"and ![one](c.svg) of a picture.",
 		"",
 		"- In a list:",
@@ -105,6 +105,9 @@ func TestParsePage(t *testing.T) {
 	}, "\n"))
 	links := []link{{1, "a.md#b"}, {1, "https://example.org/"}, {1, "c.svg"}, {14, "t.md"}}
 	if diff := cmp.Diff(links, p.links, cmp.AllowUnexported(link{})); diff != "" {
+		t.Error(diff)
+	}
+	if diff := cmp.Diff([]span{{1, "some code"}}, p.spans, cmp.AllowUnexported(span{})); diff != "" {
 		t.Error(diff)
 	}
 	blocks := []block{
@@ -139,9 +142,21 @@ func TestCheckBlocks(t *testing.T) {
 				t.Errorf("%q: %q, want %q", source, got[i], words[i])
 			}
 		}
-		if got := checkBlocks(parse(t, "docs/adr/x.md", source)); got != nil {
-			t.Errorf("%q: %q for a page that need not mark", source, got)
-		}
+	}
+}
+
+func TestSpansPage(t *testing.T) {
+	pages := map[string]*page{
+		"a.md": parse(t, "a.md", "`lvs -o lv_tags data`, `lvs`, `lvextend --size +1g data/pool`, `lvs data/POOL`\n"),
+		"b.md": parse(t, "b.md", "Again\n`lvs -o lv_tags data`, and\n`vgs -o\nvg_free data`, `dmsetup status data-pool-tpool`, `dmsetup suspend x`, `pvs ...`\n"),
+	}
+	var got []string
+	for _, b := range spansPage(pages).blocks[1:] {
+		got = append(got, b.text)
+	}
+	want := []string{"# a.md:1\nlvs -o lv_tags data\n", "# b.md:1\nvgs -o vg_free data\n", "# b.md:1\ndmsetup status data-pool-tpool\n"}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
 	}
 }
 
