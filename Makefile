@@ -298,7 +298,7 @@ screenshot: ## Photograph docs/how-to/pictures/console.png anew: the real driver
 
 # Four minutes of Prometheus's memory of the real driver; it stays until make clean.
 $(RECORDING): | bin/lab bin/lvmsnap $(OUTPUT)
-	MONITORING_KEEP=$(abspath $@) CGO_ENABLED=0 $(GO) test -tags monitoring -exec "$(LAB)" -count 1 -timeout 10m -v -run TestRecording ./test/monitoring
+	MONITORING_KEEP=$(abspath $@) CGO_ENABLED=0 $(GO) test -tags monitoring -exec "$(LAB:--=--disk-size 2G --)" -count 1 -timeout 10m -v -run TestRecording ./test/monitoring
 
 .PHONY: reference
 reference: ## Make the tables of flags, parameters and metrics in docs/reference anew, from the code
