@@ -11,16 +11,20 @@ import (
 
 const root = "../.."
 
-// Links of all pages lead to a file that is there, and anchors to a heading.
+// Links of all pages lead to a file that is there, and anchors to a heading; targets of make and files in commands are there.
 func TestLinks(t *testing.T) {
 	pages, err := readPages(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	known, err := targets(root)
 	if err != nil {
 		t.Fatal(err)
 	}
 	links := 0
 	for _, p := range pages {
 		links += len(p.links)
-		for _, wrong := range checkLinks(root, pages, p) {
+		for _, wrong := range append(checkLinks(root, pages, p), checkNames(root, known, p)...) {
 			t.Error(wrong)
 		}
 	}
@@ -156,6 +160,20 @@ func TestSpansPage(t *testing.T) {
 	}
 	want := []string{"# a.md:1\nlvs -o lv_tags data\n", "# b.md:1\nvgs -o vg_free data\n", "# b.md:1\ndmsetup status data-pool-tpool\n"}
 	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestCheckNames(t *testing.T) {
+	source := "Run `make docs PAGE=x`, `make nothing` or `lvs make it`, with `examples/volume.yaml`.\n\n" +
+		"```sh cluster\nkubectl apply -f examples/volume.yaml -f examples/none.yaml\nhelm upgrade --install x \\\n  deploy/helm/none && make lint\n```\n\n" +
+		"```yaml\nexamples/none.yaml\n```\n"
+	known, err := targets(root)
+	if err != nil || !known["docs"] || known["nothing"] {
+		t.Fatal(known, err)
+	}
+	want := []string{"x.md:1: there is no make nothing", "x.md:4: there is no examples/none.yaml", "x.md:4: there is no deploy/helm/none"}
+	if diff := cmp.Diff(want, checkNames(root, known, parse(t, "x.md", source))); diff != "" {
 		t.Error(diff)
 	}
 }

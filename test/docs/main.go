@@ -28,7 +28,7 @@ func main() {
 func run(ctx context.Context, args []string) error {
 	flags := pflag.NewFlagSet("docs", pflag.ContinueOnError)
 	root := flags.String("root", ".", "the root of the repository")
-	check := flags.Bool("check", false, "check the links and the marks of all pages")
+	check := flags.Bool("check", false, "check the links, the marks and the names of all pages")
 	list := flags.Bool("list", false, "print the pages that have commands to run")
 	spans := flags.Bool("spans", false, "run the commands in the text of all pages that only look (lvs, vgs, pvs, dmsetup)")
 	systemd := flags.Bool("systemd", false, "this machine has been booted by systemd: --list and run the pages that need that, and their other commands, too")
@@ -72,10 +72,15 @@ func run(ctx context.Context, args []string) error {
 }
 
 func checkPages(root string, pages map[string]*page) error {
+	known, err := targets(root)
+	if err != nil {
+		return err
+	}
 	var wrong []string
 	for _, name := range slices.Sorted(maps.Keys(pages)) {
 		wrong = append(wrong, checkLinks(root, pages, pages[name])...)
 		wrong = append(wrong, checkBlocks(pages[name])...)
+		wrong = append(wrong, checkNames(root, known, pages[name])...)
 	}
 	if len(wrong) > 0 {
 		return fmt.Errorf("%d things are wrong\n%s", len(wrong), strings.Join(wrong, "\n"))
