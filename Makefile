@@ -84,6 +84,17 @@ deb-test: bin/lvmsnap bin/nfpm bin/lab ## Build the package twice, look at it, i
 	VERSION='$(VERSION)' hack/deb-test $(OUTPUT)/deb-test
 	LVMSNAP_BIN=$(abspath $(OUTPUT)/deb-test/driver) CGO_ENABLED=0 $(GO) test -tags lab -exec "$(LAB)" -count 1 -v \
 	  -run '$(if $(RUN),$(RUN),TestRestore$$|TestDeleteSourceThenRestore|TestExpandOnline)' ./test/integration
+	$(MAKE) systemd-test
+
+.PHONY: systemd-test
+systemd-test: bin/lvmsnap bin/nfpm bin/lab bin/docs ## Boot Debian's systemd in the lab, and run the package's service there, and the pages that need one
+	@hack/need help2man=help2man /lib/systemd/systemd=systemd
+	VERSION='$(VERSION)' hack/deb $(OUTPUT)/deb
+	LVMSNAP_DEB=$$(realpath $(OUTPUT)/deb/*.deb) CGO_ENABLED=0 $(GO) test -tags systemd \
+	  -exec "$(LAB:--=--mode uml --) $(abspath test/systemd/boot)" -count 1 -timeout 10m -v ./test/systemd
+	for page in $$(bin/docs --list --systemd); do
+	  $(LAB:--=--mode uml --disks 3 --disk-size 200G --) test/systemd/boot $(abspath bin/docs) --systemd "$$page"
+	done
 
 .PHONY: ctl-docs
 ctl-docs: ## Make docs/reference/lvmsnapctl.md, and man pages and completions in _output/lvmsnapctl, from the commands
@@ -138,7 +149,7 @@ test-monitoring: bin/lab bin/lvmsnap ## Test the alerts with promtool, and every
 	promtool check rules alerts.yaml
 	promtool test rules alerts_test.yaml
 	cd ../..
-	CGO_ENABLED=0 $(GO) test -tags monitoring -exec "$(LAB)" -count 1 -timeout 10m -v ./test/monitoring
+	CGO_ENABLED=0 $(GO) test -tags monitoring -exec "$(LAB)" -count 1 -timeout 10m -v -run TestDashboardAndAlerts ./test/monitoring
 
 .PHONY: manifests
 manifests: ## Render deploy/kustomize/base from the chart, and what tests know about the manifests
@@ -274,6 +285,7 @@ docs: bin/docs bin/lab bin/lvmsnap bin/grpcurl ## Check the documentation: links
 	@bin/docs --check
 	hack/pictures --check
 	for page in $(if $(PAGE),$(PAGE),$$(bin/docs --list)); do $(LAB:--=--disks 3 --disk-size 200G --) $(abspath bin/docs) "$$page"; done
+	if [[ -z "$(PAGE)" ]]; then $(LAB:--=--disks 3 --disk-size 200G --) $(abspath bin/docs) --spans; fi
 	echo "Not run:"; bin/docs --not-run | sed 's/^[^ ]*: //' | sort | uniq -c | sort -rn
 
 .PHONY: pictures
@@ -281,9 +293,21 @@ pictures: ## Draw the pictures of the documentation anew, from their sources bes
 	@hack/need dot=graphviz
 	hack/pictures
 
+RECORDING ?= $(OUTPUT)/recording
+
+.PHONY: screenshot
+screenshot: ## Photograph docs/how-to/pictures/console.png anew: the real driver in the lab, Prometheus, Chromium [RECORDING=DIR of an earlier one]
+	@hack/need prometheus=prometheus chromium=chromium curl=curl
+	if [[ ! -e $(RECORDING) ]]; then $(MAKE) $(RECORDING); fi
+	hack/screenshot $(RECORDING) docs/how-to/pictures/console.png
+
+# Four minutes of Prometheus's memory of the real driver; it stays until make clean.
+$(RECORDING): | bin/lab bin/lvmsnap $(OUTPUT)
+	MONITORING_KEEP=$(abspath $@) CGO_ENABLED=0 $(GO) test -tags monitoring -exec "$(LAB:--=--disk-size 2G --)" -count 1 -timeout 10m -v -run TestRecording ./test/monitoring
+
 .PHONY: reference
-reference: ## Bring names, defaults and values in docs/reference up to the code
-	$(GO) test -count 1 -run TestReference ./cmd/lvmsnap ./pkg/driver -args -update
+reference: ## Make the tables of flags, parameters and metrics in docs/reference anew, from the code
+	$(GO) generate ./cmd/lvmsnap ./pkg/driver
 
 ##@ Check
 
@@ -309,6 +333,7 @@ verify: bin/golangci-lint ## Check that go.mod, generated files and the format a
 	bin/golangci-lint config verify
 	bin/golangci-lint fmt --diff
 	$(GO) vet -tags lab ./...
+	$(GO) vet -tags monitoring,systemd ./test/monitoring ./test/systemd
 	$(GO) -C test/manifests vet ./...
 	$(GO) -C test/e2e vet -tags lab ./...
 	$(GO) -C test/e2e vet -tags lab,nodes .

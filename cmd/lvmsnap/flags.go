@@ -46,43 +46,68 @@ type options struct {
 	version             bool
 }
 
+// usageWidth is what --help is as wide as.
+const usageWidth = 140
+
 // errHelp: the usage was asked for and printed.
 var errHelp = errors.New("help")
 
 func newFlagSet(o *options) *pflag.FlagSet {
 	fs := pflag.NewFlagSet("lvmsnap", pflag.ContinueOnError)
-	fs.StringVar(&o.endpoint, "endpoint", "unix:///csi/csi.sock", "the unix `socket` to serve CSI on")
-	fs.StringVar(&o.nodeID, "node-id", "", "the `name` of this node; default $NODE_NAME, else the host name")
-	fs.StringVar(&o.driverName, "driver-name", "csi.lvmsnap.io", "the `name` of the CSI driver; it marks the LVs that are its own")
-	fs.StringSliceVar(&o.volumeGroups, "volume-group", nil,
-		"a volume group that the driver may use (repeatable, or comma-separated); the first is the default. It touches no other, and in these no LV that it did not make")
-	fs.StringVar(&o.metricsAddress, "metrics-address", "", "serve Prometheus metrics on this `address` (:9090, say); empty is off")
-	fs.BoolVar(&o.enablePprof, "enable-pprof", false, "serve Go's profiles, too, under /debug/pprof/ on --metrics-address; they show the driver's memory, so keep that address to yourself")
-	fs.BoolVar(&o.kubernetesEvents, "kubernetes-events", false, "tell users by Kubernetes events what they have to know of their claims and snapshots, with the service account of the driver's pod; needs the right to create and patch events")
-	fs.StringVar(&o.workDir, "work-dir", "/run/lvmsnap", "a `directory` for run-time files; with --host-namespace, the same on the host")
-	fs.BoolVar(&o.hostNamespace, "host-namespace", false, "run commands in the host's mount namespace (for a container that shares the host's PID namespace)")
-	fs.StringVar(&o.kubeletDir, "kubelet-dir", "", "refuse staging and target paths that are not in this `directory`, and symbolic links below it; empty allows any path")
-	o.poolDataReserve, o.poolMetadataReserve = 5, 10
-	fs.Var(&o.poolDataReserve, "pool-data-reserve", "create nothing in a thin pool with less than this `percentage` of its data free")
-	fs.Var(&o.poolMetadataReserve, "pool-metadata-reserve", "create nothing in a thin pool with less than this `percentage` of its metadata free")
-	o.overprovisionRatio, o.poolThreshold, o.poolPercent = 3, 100, 20
-	fs.Var(&o.overprovisionRatio, "overprovision-ratio", "the volumes of a thin pool may have together so `many` times its size, where their class does not say (overprovisionRatio)")
-	fs.Var(&o.poolThreshold, "pool-autoextend-threshold", "extend the data or metadata of a thin pool that is fuller than this `percentage`; 100 is never")
-	fs.Var(&o.poolPercent, "pool-autoextend-percent", "extend it by this `percentage` of its size")
-	fs.Var(&o.copyRateLimit, "copy-rate-limit", "copy and zero volumes with at most so many `bytes` a second altogether (100Mi, say); 0 is no limit")
-	fs.Uint16Var(&o.copyParallelism, "copy-parallelism", 2, "copy or zero at most this `number` of volumes at a time")
-	o.cowThreshold, o.cowPercent = 70, 20
-	fs.Var(&o.cowThreshold, "cow-autoextend-threshold", "extend the COW of a snapshot of a thick volume that is fuller than this `percentage`; 0 is never")
-	fs.Var(&o.cowPercent, "cow-autoextend-percent", "extend it by this `percentage` of its size")
-	fs.DurationVar(&o.stuckAfter, "stuck-after", 2*time.Minute, "answer probes with not ready when an operation has been at work in a volume group for longer than this `duration`")
-	fs.BoolVar(&o.version, "version", false, "print the version and exit")
+	fs.SortFlags = false // the texts refer to those before them
+	addIdentityFlags(fs, o)
+	addRoomFlags(fs, o)
+	fs.StringVar(&o.metricsAddress, "metrics-address", "", "serve Prometheus metrics over HTTP ('/metrics') on this `address`, such as ':9090'; empty is off")
+	fs.BoolVar(&o.enablePprof, "enable-pprof", false, "serve Go's profiles, too, under '/debug/pprof/' of --metrics-address. They show the driver's memory and cost it time: keep that address to yourself while you use them")
+	fs.BoolVar(&o.kubernetesEvents, "kubernetes-events", false, "tell users by Kubernetes events what they have to know of their claims and snapshots; the chart turns it on. By the service account of the driver's pod, which may create and patch events; anywhere else, and where the API does not answer, the driver goes on without")
+	fs.DurationVar(&o.stuckAfter, "stuck-after", 2*time.Minute, "when an operation has been at work in a volume group for longer than this `duration`, answer probes with not ready, the command and what it waits for, and set 'lvmsnap_lvm_stuck_commands' to 1. When the command ends, work goes on without a restart")
 	o.logFormat = formatText
-	fs.Var(&o.logFormat, "logging-format", "log in this `format`: text, or json with an object a line")
+	fs.Var(&o.logFormat, "logging-format", "log in this `format`: 'text', or 'json': an object a line with the keys 'ts' (milliseconds since the epoch), 'caller', 'msg', 'v', 'err' and those of the line, as Kubernetes' own components write it")
+	addLogFlags(fs)
+	fs.BoolVar(&o.version, "version", false, "print the version and exit")
+	return fs
+}
+
+// What the driver is, and where it works. The help texts are docs/reference/flags.md, too: make reference.
+func addIdentityFlags(fs *pflag.FlagSet, o *options) {
+	fs.StringSliceVar(&o.volumeGroups, "volume-group", nil,
+		"a volume `group` that the driver may use, required; repeatable, or comma-separated. The first is the default for classes that name none. It touches no other group, and in these no LV that it did not make")
+	fs.StringVar(&o.endpoint, "endpoint", "unix:///csi/csi.sock", "serve CSI on this unix `socket`: 'unix:///path', 'unix:path' or a path; its permissions are 0600. A stale one is replaced, one that answers is an error")
+	fs.StringVar(&o.nodeID, "node-id", "", "the `name` of this node in CSI and in topology ('topology.csi.lvmsnap.io/node'); default $NODE_NAME, else the host name. At most 63 letters, digits, '-', '_' and '.', a letter or digit first and last. It is a part of every handle (hashed): with another one the driver does not accept the volumes that it made before")
+	fs.StringVar(&o.driverName, "driver-name", "csi.lvmsnap.io", "the `name` of the CSIDriver object. It marks the LVs that are the driver's: with another one it does not recognize those that it made before")
+	fs.StringVar(&o.workDir, "work-dir", "/run/lvmsnap", "a `directory` (an absolute path) for the private lvm.conf. Nothing in it has to survive a restart. With --host-namespace it must be the same directory on the host")
+	fs.BoolVar(&o.hostNamespace, "host-namespace", false, "run LVM and the other programs in the mount namespace of process 1, for a driver in a container that shares the host's PID namespace: then the host's LVM is used")
+	fs.StringVar(&o.kubeletDir, "kubelet-dir", "", "staging and target paths have to be in this `directory` (kubelet's '--root-dir'), and no symbolic link below it is followed; empty allows any path, and follows a symbolic link only where nobody but root can have made it. The chart sets it")
+}
+
+// How much room and time things may take.
+func addRoomFlags(fs *pflag.FlagSet, o *options) {
+	o.poolDataReserve, o.poolMetadataReserve = 5, 10
+	fs.Var(&o.poolDataReserve, "pool-data-reserve", "create nothing in a thin pool that has less than this `percentage` of its data free: '5', '5%' or '2.5%', below 100; 0 is no reserve")
+	fs.Var(&o.poolMetadataReserve, "pool-metadata-reserve", "create nothing in a thin pool that has less than this `percentage` of its metadata free, as above")
+	o.overprovisionRatio, o.poolThreshold, o.poolPercent = 3, 100, 20
+	fs.Var(&o.overprovisionRatio, "overprovision-ratio", "the volumes of a thin pool may have together this `number` of times its size, and a new one as many times what is free in it, where the class does not say ('overprovisionRatio'); 1 to 1000")
+	fs.Var(&o.poolThreshold, "pool-autoextend-threshold", "extend the data or metadata of a thin pool that is fuller than this `percentage`, or would be full within 3 s at its present pace; from 50, 100 is never. Never later than at the reserves above")
+	fs.Var(&o.poolPercent, "pool-autoextend-percent", "extend it by this `percentage` of its size, or by what brings it below the threshold, or what it needs for 3 s at its pace; by less when the group has less")
+	fs.Var(&o.copyRateLimit, "copy-rate-limit", "copy and zero volumes with at most so many `bytes` a second altogether ('100Mi', say); 0 is no limit")
+	fs.Uint16Var(&o.copyParallelism, "copy-parallelism", 2, "copy or zero at most this `number` of volumes at a time; the others wait")
+	o.cowThreshold, o.cowPercent = 70, 20
+	fs.Var(&o.cowThreshold, "cow-autoextend-threshold", "extend the COW of a snapshot of a thick volume (class parameter 'cowSize') that is fuller than this `percentage`, or would be full within 3 s at its present pace; 0 is never. It is looked at every second: what fills it faster loses the snapshot")
+	fs.Var(&o.cowPercent, "cow-autoextend-percent", "extend it by this `percentage` of its size, or by what it needs for 3 s at its pace")
+}
+
+// klog's own, of which two are of use; what its texts say is not what the levels mean here.
+func addLogFlags(fs *pflag.FlagSet) {
 	logFlags := flag.NewFlagSet("klog", flag.ContinueOnError)
 	klog.InitFlags(logFlags)
-	fs.AddGoFlag(logFlags.Lookup("v"))
-	fs.AddGoFlag(logFlags.Lookup("vmodule"))
-	return fs
+	for _, f := range []struct{ name, help string }{
+		{"v", "how much to log, a `level`: 0 has a line for each call, 2 says why there is no capacity, 4 shows every LVM command, 5 the requests and answers without secrets and mount flags"},
+		{"vmodule", "the same for single source files, `pattern=level,...`; with --logging-format=text only"},
+	} {
+		flag := logFlags.Lookup(f.name)
+		flag.Usage = f.help
+		fs.AddGoFlag(flag)
+	}
 }
 
 // parseFlags reads and checks the command line; what it prints goes to out.
@@ -91,7 +116,7 @@ func parseFlags(args []string, out io.Writer) (options, error) {
 	fs := newFlagSet(&o)
 	fs.SetOutput(out)
 	fs.Usage = func() {
-		_, _ = fmt.Fprintf(out, "lvmsnap is the CSI driver for snapshots of LVM volumes.\n\nUsage: lvmsnap --volume-group NAME [flags]\n\n%s", fs.FlagUsages())
+		_, _ = fmt.Fprintf(out, "lvmsnap is the CSI driver for snapshots of LVM volumes.\n\nUsage: lvmsnap --volume-group NAME [flags]\n\n%s", fs.FlagUsagesWrapped(usageWidth))
 	}
 	if err := fs.Parse(args); err != nil {
 		if errors.Is(err, pflag.ErrHelp) {

@@ -4,13 +4,11 @@ import (
 	"bytes"
 	"errors"
 	"os"
-	"regexp"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	"github.com/spf13/pflag"
 	"k8s.io/klog/v2"
 )
 
@@ -185,40 +183,5 @@ func TestVerbosity(t *testing.T) {
 		if !klog.V(level).Enabled() || klog.V(level+1).Enabled() {
 			t.Errorf("%s: the level is not %d", arg, level)
 		}
-	}
-}
-
-// Every flag is in the reference with its default, and nothing else is.
-func TestFlagsAreDocumented(t *testing.T) {
-	text, err := os.ReadFile("../../docs/reference/flags.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	documented := map[string]string{}
-	for _, row := range regexp.MustCompile("(?m)^\\| `--?([a-z-]+)[^`]*` \\|(.*)\\| .* \\|$").FindAllStringSubmatch(string(text), -1) {
-		documented[row[1]] = row[2]
-	}
-	// Defaults that a flag cannot show by itself.
-	spelled := map[string]string{
-		"volume-group": "required", "node-id": "`$NODE_NAME`, else the host name", "metrics-address": "empty: off", "kubelet-dir": "empty: any path",
-		"host-namespace": "off", "enable-pprof": "off", "kubernetes-events": "off", "version": "", "vmodule": "empty",
-	}
-	newFlagSet(new(options)).VisitAll(func(f *pflag.Flag) {
-		column, ok := documented[f.Name]
-		if !ok {
-			t.Errorf("--%s is not in docs/reference/flags.md", f.Name)
-			return
-		}
-		delete(documented, f.Name)
-		want, ok := spelled[f.Name]
-		if !ok {
-			want = "`" + f.DefValue + "`"
-		}
-		if !strings.Contains(column, want) {
-			t.Errorf("--%s: the default is given as %q, want %q", f.Name, column, want)
-		}
-	})
-	for name := range documented {
-		t.Errorf("docs/reference/flags.md has --%s, which is no flag", name)
 	}
 }

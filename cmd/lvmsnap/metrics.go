@@ -19,14 +19,14 @@ type commandMetrics struct {
 func newCommandMetrics(r prometheus.Registerer) *commandMetrics {
 	m := &commandMetrics{duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 		Name:    "lvmsnap_lvm_command_duration_seconds",
-		Help:    "How long LVM commands took, by volume group, verb and result.",
+		Help:    "How long LVM commands took, by volume group, verb and result: ok, error.",
 		Buckets: prometheus.ExponentialBuckets(0.002, 2, 14), // 2 ms to 16 s
 		// For those who ask for native histograms; the buckets above are for the others.
 		NativeHistogramBucketFactor: 1.1, NativeHistogramMaxBucketNumber: 100, NativeHistogramMinResetDuration: time.Hour,
 	}, []string{"volume_group", "verb", "result"})}
 	m.wait = prometheus.NewHistogramVec(prometheus.HistogramOpts{
 		Name:                        "lvmsnap_group_wait_duration_seconds",
-		Help:                        "How long operations waited for their turn in a volume group, by result: ok, or error when they gave up.",
+		Help:                        "How long calls waited for their turn in a volume group, by result: ok, or error when they gave up.",
 		Buckets:                     []float64{.001, .01, .05, .1, .5, 1, 5, 10, 30, 60, 300},
 		NativeHistogramBucketFactor: 1.1, NativeHistogramMaxBucketNumber: 100, NativeHistogramMinResetDuration: time.Hour,
 	}, []string{"volume_group", "result"})
@@ -61,25 +61,25 @@ var (
 	ready = prometheus.NewDesc("lvmsnap_ready",
 		"1 when Probe says that the driver is ready; 0 when an operation has been at work for longer than --stuck-after.", nil, nil)
 	groupWaiting = prometheus.NewDesc("lvmsnap_group_waiting_calls",
-		"Calls that wait for their turn in a volume group.", []string{"volume_group"}, nil)
+		"Calls that wait for their turn in a volume group. Above 1,000 they are refused (Unavailable).", []string{"volume_group"}, nil)
 	groupHeld = prometheus.NewDesc("lvmsnap_group_operation_seconds",
 		"How long the operation at work in a volume group has had its turn; 0 when there is none.", []string{"volume_group"}, nil)
 	groupCommand = prometheus.NewDesc("lvmsnap_lvm_running_command_seconds",
 		"How long the LVM command at work in a volume group has been running; 0 when there is none.", []string{"volume_group"}, nil)
 	groupStuck = prometheus.NewDesc("lvmsnap_lvm_stuck_commands",
-		"Operations that have been at work in a volume group for longer than --stuck-after.", []string{"volume_group"}, nil)
+		"1 when an operation has been at work in a volume group for longer than --stuck-after, which makes the driver not ready.", []string{"volume_group"}, nil)
 	fillBytes = prometheus.NewDesc("lvmsnap_fill_bytes",
-		"Bytes of a volume that is being zeroed or copied: done (on stable storage), and total.", []string{"lv", "of"}, nil)
+		"Bytes of a volume that is being zeroed or copied at the moment: done (on stable storage), and total. At most --copy-parallelism volumes.", []string{"lv", "of"}, nil)
 	fillsNow = prometheus.NewDesc("lvmsnap_fills",
 		"Volumes that are being zeroed or copied (at_work), or wait for those (waiting).", []string{"state"}, nil)
 	fillsEnded = prometheus.NewDesc("lvmsnap_fills_total",
-		"Volumes that were zeroed or copied, by kind (zero, copy, grow) and result: ok, interrupted (deleted, or the driver ended), error.", []string{"kind", "result"}, nil)
+		"Volumes that were zeroed or copied, by kind (zero, copy; grow zeroes what a volume was extended by) and result: ok, interrupted (deleted, or the driver ended), error. What was interrupted or failed begins again where it was.", []string{"kind", "result"}, nil)
 	fillsBytes = prometheus.NewDesc("lvmsnap_fills_done_bytes_total",
-		"Bytes of volumes that were zeroed or copied and are on stable storage, by kind.", []string{"kind"}, nil)
+		"Bytes of volumes that were zeroed or copied and are on stable storage, by kind; with those zeroes that the disk made by itself.", []string{"kind"}, nil)
 	cowEvents = prometheus.NewDesc("lvmsnap_cow_snapshots_total",
-		"COW snapshots, by what happened to them: grown, failed to grow, lost.", []string{"event"}, nil)
+		"COW snapshots of thick volumes, by what happened to them: grown, failed (to grow), lost.", []string{"event"}, nil)
 	recoveries = prometheus.NewDesc("lvmsnap_recoveries_total",
-		"What interrupted LVM commands had left and was put right, by kind.", []string{"kind"}, nil)
+		"What interrupted LVM commands had left and was put right, by kind; each is a line in the log.", []string{"kind"}, nil)
 	notices = prometheus.NewDesc("lvmsnap_notices_total",
 		"What users had to know, by reason: each is a line in the log, too, and with --kubernetes-events an event.", []string{"reason"}, nil)
 )

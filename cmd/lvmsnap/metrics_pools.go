@@ -48,22 +48,22 @@ func groupDesc(name, help string) *prometheus.Desc {
 var (
 	poolSize             = poolDesc("data_size_bytes", "Size of a thin pool's data.")
 	poolUsed             = poolDesc("data_used_bytes", "How much of a thin pool's data is in use.")
-	poolLimit            = poolDesc("data_limit_bytes", "Nothing is created in a thin pool with more data in use (its size less --pool-data-reserve).")
+	poolLimit            = poolDesc("data_limit_bytes", "Nothing is created in a thin pool with more data in use: its size less --pool-data-reserve.")
 	poolMetadataSize     = poolDesc("metadata_size_bytes", "Size of a thin pool's metadata.")
 	poolMetadataUsed     = poolDesc("metadata_used_bytes", "How much of a thin pool's metadata is in use.")
-	poolMetadataLimit    = poolDesc("metadata_limit_bytes", "Nothing is created in a thin pool with more metadata in use (its size less --pool-metadata-reserve, or what LVM wants to be free).")
+	poolMetadataLimit    = poolDesc("metadata_limit_bytes", "Nothing is created in a thin pool with more metadata in use: its size less --pool-metadata-reserve, or less what LVM wants to be free.")
 	poolPromised         = poolDesc("promised_bytes", "Sizes of all writable volumes of a thin pool together, whoever made them.")
-	poolAutoextends      = poolDesc("autoextends_total", "Extensions of a thin pool by the driver, of data or metadata, by result: ok, no_space (the volume group has no free extents), error.", "of", "result")
-	poolCondition        = poolDesc("condition", "1 for everything that is wrong with a thin pool; without a series: nothing is.", "reason")
+	poolAutoextends      = poolDesc("autoextends_total", "Extensions of a thin pool by the driver since its start, of data or metadata, by result: ok, no_space (the volume group has no free extents), error.", "of", "result")
+	poolCondition        = poolDesc("condition", "1 for everything that is wrong with a thin pool, by reason; without a series nothing is.", "reason")
 	groupSize            = groupDesc("size_bytes", "Size of a volume group.")
 	groupFree            = groupDesc("free_bytes", "How much of a volume group no logical volume has.")
 	groupMetadataUsed    = groupDesc("metadata_area_used_bytes", "Length of a volume group's own metadata.")
 	groupMetadataMaximum = groupDesc("metadata_area_size_bytes", "How long a volume group's own metadata can become; nothing is created above 95 % of it.")
 
 	volumeCount = prometheus.NewDesc("lvmsnap_volumes",
-		"Volumes by type and state: active, inactive, filling (the content is being written), damaged.", []string{"volume_group", "type", "state"}, nil)
+		"Volumes by type and state: active (has a device on the node), inactive, filling (its content is being written, and it does not exist yet for its owner), damaged (a disk is missing, or the pool failed).", []string{"volume_group", "type", "state"}, nil)
 	snapshotCount = prometheus.NewDesc("lvmsnap_snapshots",
-		"Snapshots by type and state: ready, lost (the COW overflowed), damaged.", []string{"volume_group", "type", "state"}, nil)
+		"Snapshots by type and state: ready (can be restored), lost (its COW overflowed), damaged (a disk is missing, the pool is not active, or LVM and the kernel disagree).", []string{"volume_group", "type", "state"}, nil)
 	snapshotOldest = prometheus.NewDesc("lvmsnap_snapshot_oldest_timestamp_seconds",
 		"When the oldest snapshot of a volume group was cut, since the epoch; absent without one.", []string{"volume_group", "type"}, nil)
 	snapshotNewest = prometheus.NewDesc("lvmsnap_snapshot_newest_timestamp_seconds",
@@ -73,7 +73,7 @@ var (
 	cowUsed = prometheus.NewDesc("lvmsnap_cow_used_bytes",
 		"How much of the COWs of active snapshots of thick volumes is in use.", []string{"volume_group"}, nil)
 	cowFullest = prometheus.NewDesc("lvmsnap_cow_fullest_ratio",
-		"How full the fullest COW is, of those that can overflow; at 1 its snapshot is lost.", []string{"volume_group"}, nil)
+		"How full the fullest COW is, 0 to 1, of those that can overflow and have not.", []string{"volume_group"}, nil)
 )
 
 // Describe implements prometheus.Collector.

@@ -63,7 +63,7 @@ func TestPoolMetrics(t *testing.T) {
 		}},
 	}, klog.Background()))
 	err := testutil.GatherAndCompare(r, strings.NewReader(`
-# HELP lvmsnap_cow_fullest_ratio How full the fullest COW is, of those that can overflow; at 1 its snapshot is lost.
+# HELP lvmsnap_cow_fullest_ratio How full the fullest COW is, 0 to 1, of those that can overflow and have not.
 # TYPE lvmsnap_cow_fullest_ratio gauge
 lvmsnap_cow_fullest_ratio{volume_group="old"} 0
 lvmsnap_cow_fullest_ratio{volume_group="vg"} 0.75
@@ -75,15 +75,15 @@ lvmsnap_cow_size_bytes{volume_group="vg"} 100
 # TYPE lvmsnap_cow_used_bytes gauge
 lvmsnap_cow_used_bytes{volume_group="old"} 0
 lvmsnap_cow_used_bytes{volume_group="vg"} 60
-# HELP lvmsnap_pool_autoextends_total Extensions of a thin pool by the driver, of data or metadata, by result: ok, no_space (the volume group has no free extents), error.
+# HELP lvmsnap_pool_autoextends_total Extensions of a thin pool by the driver since its start, of data or metadata, by result: ok, no_space (the volume group has no free extents), error.
 # TYPE lvmsnap_pool_autoextends_total counter
 lvmsnap_pool_autoextends_total{of="data",pool="pool",result="ok",volume_group="vg"} 2
 lvmsnap_pool_autoextends_total{of="metadata",pool="pool",result="no_space",volume_group="vg"} 1
-# HELP lvmsnap_pool_condition 1 for everything that is wrong with a thin pool; without a series: nothing is.
+# HELP lvmsnap_pool_condition 1 for everything that is wrong with a thin pool, by reason; without a series nothing is.
 # TYPE lvmsnap_pool_condition gauge
 lvmsnap_pool_condition{pool="off",reason="PoolInactive",volume_group="vg"} 1
 lvmsnap_pool_condition{pool="pool",reason="PoolDataLow",volume_group="vg"} 1
-# HELP lvmsnap_pool_data_limit_bytes Nothing is created in a thin pool with more data in use (its size less --pool-data-reserve).
+# HELP lvmsnap_pool_data_limit_bytes Nothing is created in a thin pool with more data in use: its size less --pool-data-reserve.
 # TYPE lvmsnap_pool_data_limit_bytes gauge
 lvmsnap_pool_data_limit_bytes{pool="pool",volume_group="vg"} 665
 # HELP lvmsnap_pool_data_size_bytes Size of a thin pool's data.
@@ -93,7 +93,7 @@ lvmsnap_pool_data_size_bytes{pool="pool",volume_group="vg"} 700
 # HELP lvmsnap_pool_data_used_bytes How much of a thin pool's data is in use.
 # TYPE lvmsnap_pool_data_used_bytes gauge
 lvmsnap_pool_data_used_bytes{pool="pool",volume_group="vg"} 680
-# HELP lvmsnap_pool_metadata_limit_bytes Nothing is created in a thin pool with more metadata in use (its size less --pool-metadata-reserve, or what LVM wants to be free).
+# HELP lvmsnap_pool_metadata_limit_bytes Nothing is created in a thin pool with more metadata in use: its size less --pool-metadata-reserve, or less what LVM wants to be free.
 # TYPE lvmsnap_pool_metadata_limit_bytes gauge
 lvmsnap_pool_metadata_limit_bytes{pool="pool",volume_group="vg"} 36
 # HELP lvmsnap_pool_metadata_size_bytes Size of a thin pool's metadata.
@@ -112,7 +112,7 @@ lvmsnap_snapshot_newest_timestamp_seconds{type="thick",volume_group="vg"} 2000
 # HELP lvmsnap_snapshot_oldest_timestamp_seconds When the oldest snapshot of a volume group was cut, since the epoch; absent without one.
 # TYPE lvmsnap_snapshot_oldest_timestamp_seconds gauge
 lvmsnap_snapshot_oldest_timestamp_seconds{type="thick",volume_group="vg"} 1000
-# HELP lvmsnap_snapshots Snapshots by type and state: ready, lost (the COW overflowed), damaged.
+# HELP lvmsnap_snapshots Snapshots by type and state: ready (can be restored), lost (its COW overflowed), damaged (a disk is missing, the pool is not active, or LVM and the kernel disagree).
 # TYPE lvmsnap_snapshots gauge
 lvmsnap_snapshots{state="lost",type="thick",volume_group="vg"} 2
 # HELP lvmsnap_volume_group_free_bytes How much of a volume group no logical volume has.
@@ -129,7 +129,7 @@ lvmsnap_volume_group_metadata_area_used_bytes{volume_group="vg"} 30
 # TYPE lvmsnap_volume_group_size_bytes gauge
 lvmsnap_volume_group_size_bytes{volume_group="old"} 5
 lvmsnap_volume_group_size_bytes{volume_group="vg"} 1000
-# HELP lvmsnap_volumes Volumes by type and state: active, inactive, filling (the content is being written), damaged.
+# HELP lvmsnap_volumes Volumes by type and state: active (has a device on the node), inactive, filling (its content is being written, and it does not exist yet for its owner), damaged (a disk is missing, or the pool failed).
 # TYPE lvmsnap_volumes gauge
 lvmsnap_volumes{state="active",type="thin",volume_group="vg"} 3
 lvmsnap_volumes{state="filling",type="thick",volume_group="vg"} 0

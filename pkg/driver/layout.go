@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -19,6 +20,8 @@ const (
 
 	keyCOWSize = "cowSize"
 )
+
+var raidTypes = []string{"raid1", "raid5", "raid10"}
 
 // parseLayout reads how thick volumes lie on the disks. What goes with what is the backend's to say.
 func parseLayout(params map[string]string, t storage.Type) (storage.Layout, error) {
@@ -49,12 +52,10 @@ func parseLayout(params map[string]string, t storage.Type) (storage.Layout, erro
 		}
 		l.StripeBytes = n
 	}
-	switch value := params[keyRAIDType]; value {
-	case "", "raid1", "raid5", "raid10":
-		l.RAIDType = value
-	default:
-		return storage.Layout{}, fmt.Errorf("%w: parameter %s %q is none of raid1, raid5, raid10", storage.ErrInvalid, keyRAIDType, value)
+	if value := params[keyRAIDType]; value != "" && !slices.Contains(raidTypes, value) {
+		return storage.Layout{}, fmt.Errorf("%w: parameter %s %q is none of %s", storage.ErrInvalid, keyRAIDType, value, strings.Join(raidTypes, ", "))
 	}
+	l.RAIDType = params[keyRAIDType]
 	return l, nil
 }
 

@@ -39,9 +39,9 @@ const (
 
 // What errors tell the author of a class that he may use.
 var (
-	volumeKeys       = []string{keyType, keyVolumeGroup, keyThinPool, keyOverprovisionRatio, keyStripes, keyStripeSize, keyRAIDType, keyMirrors, keyFSType}
+	volumeKeys       = keysOf(classParameters)
 	snapshotNameKeys = []string{keySnapshotName, keySnapshotNamespace, keyContentName}
-	snapshotKeys     = append([]string{keyCOWSize}, snapshotNameKeys...)
+	snapshotKeys     = append(keysOf(snapshotClassParameters), snapshotNameKeys...)
 )
 
 // maxKubernetesName is the longest name that Kubernetes gives an object (a DNS subdomain, RFC 1123). What it

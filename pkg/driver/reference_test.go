@@ -2,37 +2,33 @@ package driver
 
 import (
 	"flag"
-	"regexp"
-	"strings"
 	"testing"
 
-	"github.com/lvmsnap/lvmsnap/pkg/storage"
 	"github.com/lvmsnap/lvmsnap/test/reference"
 )
 
+//go:generate go test -count 1 -run TestReference . -args -update
+
 var update = flag.Bool("update", false, "bring docs/reference up to the code (make reference)")
 
-// The parameters in docs/reference/parameters.md are the code's, and so are the values of those that are one of a few.
+// What a page says beyond the code's text.
+var moreOfParameters = map[string]string{
+	keyOverprovisionRatio: "[Why](../adr/0016-pools-that-fill.md)",
+	keyRAIDType:           "[lvmraid(7)](https://man7.org/linux/man-pages/man7/lvmraid.7.html)",
+	keyType:               "[Which to take](../explanation/thin-or-thick.md)",
+}
+
 func TestReference(t *testing.T) {
-	const file = "../../docs/reference/parameters.md"
-	values := map[string][]string{
-		keyType:     {string(storage.TypeThin), string(storage.TypeThick)},
-		keyFSType:   fsTypes,
-		keyRAIDType: {"raid1", "raid5", "raid10"},
-	}
-	rows := func(keys []string) []reference.Row {
-		var out []reference.Row
-		for _, key := range keys {
-			row := reference.Row{Name: key, Cells: []string{"`" + key + "`", "", ""}}
-			for _, value := range values[key] {
-				row.Second = append(row.Second, "`"+value+"`")
+	for name, parameters := range map[string][]parameter{"storage class": classParameters, "snapshot class": snapshotClassParameters} {
+		var rows [][]string
+		for _, p := range parameters {
+			text := reference.Text(p.help)
+			if more := moreOfParameters[p.key]; more != "" {
+				text += ". " + more
 			}
-			row.Cells[1] = strings.Join(row.Second, ", ")
-			out = append(out, row)
+			rows = append(rows, []string{"`" + p.key + "`", reference.Text(p.values), reference.Text(p.fallback), text})
 		}
-		return out
+		table := reference.Table([]string{"Parameter", "Values", "Default", ""}, rows)
+		reference.Check(t, "../../docs/reference/parameters.md", name, table, *update)
 	}
-	name := regexp.MustCompile("^\\| `([A-Za-z./0-9]+)`")
-	reference.Check(t, file, "## StorageClass", name, rows(volumeKeys), *update)
-	reference.Check(t, file, "## VolumeSnapshotClass", name, rows([]string{keyCOWSize}), *update)
 }

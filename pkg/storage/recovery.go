@@ -22,20 +22,34 @@ type RecoveryKind string
 
 // The kinds of recoveries.
 const (
-	RecoveredSuspended RecoveryKind = "suspended" // a device was suspended, and was resumed
-	RecoveredJam       RecoveryKind = "jam"       // a thin pool did not count what it made; it was counted
-	RecoveredPhantom   RecoveryKind = "phantom"   // an LV that was not in its pool was removed
-	RecoveredForeign   RecoveryKind = "foreign"   // the same of an LV that is not the driver's, and was left alone
-	RecoveredRemoval   RecoveryKind = "removal"   // a thin pool still had what LVM had removed; it was removed there, too
-	RecoveredHalfMade  RecoveryKind = "half_made" // a COW snapshot that was still a plain volume was removed
-	RecoveredLeftover  RecoveryKind = "leftover"  // an LV that nobody needs any more was removed
-	RecoveredDevice    RecoveryKind = "device"    // a device of a removed LV was removed
+	RecoveredSuspended RecoveryKind = "suspended"
+	RecoveredJam       RecoveryKind = "jam"
+	RecoveredPhantom   RecoveryKind = "phantom"
+	RecoveredForeign   RecoveryKind = "foreign"
+	RecoveredRemoval   RecoveryKind = "removal"
+	RecoveredHalfMade  RecoveryKind = "half_made"
+	RecoveredLeftover  RecoveryKind = "leftover"
+	RecoveredDevice    RecoveryKind = "device"
 )
 
 // RecoveryKinds are all of them.
 var RecoveryKinds = []RecoveryKind{
 	RecoveredSuspended, RecoveredJam, RecoveredPhantom, RecoveredForeign, RecoveredRemoval, RecoveredHalfMade, RecoveredLeftover,
 	RecoveredDevice,
+}
+
+// Help says what was found and done, for docs/reference/metrics.md (make reference).
+func (k RecoveryKind) Help() string {
+	return map[RecoveryKind]string{
+		RecoveredSuspended: "a device was suspended, and its I/O hung; it was resumed",
+		RecoveredJam:       "a thin pool had made a volume and not counted it, so that nothing could be changed in it; it was counted, and the volume is as it was made",
+		RecoveredPhantom:   "LVM had a volume or snapshot that its pool had not, and would have made it with the next change, too late; it was removed",
+		RecoveredForeign:   "the same of an LV that is not the driver's; it was left alone, and LVM makes it with the next change of the pool",
+		RecoveredRemoval:   "a thin pool still had what LVM had removed; it was removed there, too",
+		RecoveredHalfMade:  "a COW snapshot was still a plain volume; it was removed",
+		RecoveredLeftover:  "an LV of the driver's that nobody needs any more was removed: extents that were to be given to a volume, the temporary snapshot of a copy, a deleted volume whose last snapshot went",
+		RecoveredDevice:    "LVM had removed an LV of the driver's, and its device was still there; it was removed, too",
+	}[k]
 }
 
 // Recovery is one thing that was found and put right.

@@ -11,16 +11,20 @@ import (
 
 const root = "../.."
 
-// Links of all pages lead to a file that is there, and anchors to a heading.
+// Links of all pages lead to a file that is there, and anchors to a heading; targets of make and files in commands are there.
 func TestLinks(t *testing.T) {
 	pages, err := readPages(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	known, err := targets(root)
 	if err != nil {
 		t.Fatal(err)
 	}
 	links := 0
 	for _, p := range pages {
 		links += len(p.links)
-		for _, wrong := range checkLinks(root, pages, p) {
+		for _, wrong := range append(checkLinks(root, pages, p), checkNames(root, known, p)...) {
 			t.Error(wrong)
 		}
 	}
@@ -81,7 +85,7 @@ func TestCheckLink(t *testing.T) {
 
 func TestParsePage(t *testing.T) {
 	p := parse(t, "x.md", strings.Join([]string{
-		"A [link](a.md#b), <https://example.org/>,",
+		"A [link](a.md#b), <https://example.org/>, `some code`,",
 		"and ![one](c.svg) of a picture.",
 		"",
 		"- In a list:",
@@ -105,6 +109,9 @@ func TestParsePage(t *testing.T) {
 	}, "\n"))
 	links := []link{{1, "a.md#b"}, {1, "https://example.org/"}, {1, "c.svg"}, {14, "t.md"}}
 	if diff := cmp.Diff(links, p.links, cmp.AllowUnexported(link{})); diff != "" {
+		t.Error(diff)
+	}
+	if diff := cmp.Diff([]span{{1, "some code"}}, p.spans, cmp.AllowUnexported(span{})); diff != "" {
 		t.Error(diff)
 	}
 	blocks := []block{
@@ -139,9 +146,35 @@ func TestCheckBlocks(t *testing.T) {
 				t.Errorf("%q: %q, want %q", source, got[i], words[i])
 			}
 		}
-		if got := checkBlocks(parse(t, "docs/adr/x.md", source)); got != nil {
-			t.Errorf("%q: %q for a page that need not mark", source, got)
-		}
+	}
+}
+
+func TestSpansPage(t *testing.T) {
+	pages := map[string]*page{
+		"a.md": parse(t, "a.md", "`lvs -o lv_tags data`, `lvs`, `lvextend --size +1g data/pool`, `lvs data/POOL`\n"),
+		"b.md": parse(t, "b.md", "Again\n`lvs -o lv_tags data`, and\n`vgs -o\nvg_free data`, `dmsetup status data-pool-tpool`, `dmsetup suspend x`, `pvs ...`\n"),
+	}
+	var got []string
+	for _, b := range spansPage(pages).blocks[1:] {
+		got = append(got, b.text)
+	}
+	want := []string{"# a.md:1\nlvs -o lv_tags data\n", "# b.md:1\nvgs -o vg_free data\n", "# b.md:1\ndmsetup status data-pool-tpool\n"}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestCheckNames(t *testing.T) {
+	source := "Run `make docs PAGE=x`, `make nothing` or `lvs make it`, with `examples/volume.yaml`.\n\n" +
+		"```sh cluster\nkubectl apply -f examples/volume.yaml -f examples/none.yaml\nhelm upgrade --install x \\\n  deploy/helm/none && make lint\n```\n\n" +
+		"```yaml\nexamples/none.yaml\n```\n"
+	known, err := targets(root)
+	if err != nil || !known["docs"] || known["nothing"] {
+		t.Fatal(known, err)
+	}
+	want := []string{"x.md:1: there is no make nothing", "x.md:4: there is no examples/none.yaml", "x.md:4: there is no deploy/helm/none"}
+	if diff := cmp.Diff(want, checkNames(root, known, parse(t, "x.md", source))); diff != "" {
+		t.Error(diff)
 	}
 }
 

@@ -28,8 +28,10 @@ func main() {
 func run(ctx context.Context, args []string) error {
 	flags := pflag.NewFlagSet("docs", pflag.ContinueOnError)
 	root := flags.String("root", ".", "the root of the repository")
-	check := flags.Bool("check", false, "check the links and the marks of all pages")
+	check := flags.Bool("check", false, "check the links, the marks and the names of all pages")
 	list := flags.Bool("list", false, "print the pages that have commands to run")
+	spans := flags.Bool("spans", false, "run the commands in the text of all pages that only look (lvs, vgs, pvs, dmsetup)")
+	systemd := flags.Bool("systemd", false, "this machine has been booted by systemd: --list and run the pages that need that, and their other commands, too")
 	listNotRun := flags.Bool("not-run", false, "print what is not run, and why")
 	if err := flags.Parse(args); err != nil {
 		return err
@@ -47,11 +49,13 @@ func run(ctx context.Context, args []string) error {
 		return checkPages(absolute, pages)
 	case *list:
 		for _, name := range slices.Sorted(maps.Keys(pages)) {
-			if slices.ContainsFunc(pages[name].blocks, isLab) {
+			if slices.ContainsFunc(pages[name].blocks, func(b block) bool { return isRun(b, false) && !*systemd || isSystemd(b) && *systemd }) {
 				fmt.Println(name)
 			}
 		}
 		return nil
+	case *spans:
+		return runPage(ctx, absolute, spansPage(pages), false, os.Stdout)
 	case *listNotRun:
 		printNotRun(pages)
 		return nil
@@ -60,7 +64,7 @@ func run(ctx context.Context, args []string) error {
 		if pages[name] == nil {
 			return fmt.Errorf("%s is no page", name)
 		}
-		if err := runPage(ctx, absolute, pages[name], os.Stdout); err != nil {
+		if err := runPage(ctx, absolute, pages[name], *systemd, os.Stdout); err != nil {
 			return err
 		}
 	}
@@ -68,10 +72,15 @@ func run(ctx context.Context, args []string) error {
 }
 
 func checkPages(root string, pages map[string]*page) error {
+	known, err := targets(root)
+	if err != nil {
+		return err
+	}
 	var wrong []string
 	for _, name := range slices.Sorted(maps.Keys(pages)) {
 		wrong = append(wrong, checkLinks(root, pages, pages[name])...)
 		wrong = append(wrong, checkBlocks(pages[name])...)
+		wrong = append(wrong, checkNames(root, known, pages[name])...)
 	}
 	if len(wrong) > 0 {
 		return fmt.Errorf("%d things are wrong\n%s", len(wrong), strings.Join(wrong, "\n"))
@@ -86,7 +95,7 @@ func printNotRun(pages map[string]*page) {
 			switch {
 			case b.indented || len(b.info) == 0:
 				fmt.Printf("%s:%d: not marked\n", name, b.line)
-			case b.info[0] == language && !isLab(b):
+			case b.info[0] == language && !isRun(b, false):
 				reason := "not marked"
 				if len(b.info) > 1 {
 					reason = notRun[b.info[1]]

@@ -20,6 +20,13 @@ type page struct {
 	links   []link
 	anchors map[string]bool
 	blocks  []block
+	spans   []span
+}
+
+// span is code within a line of text.
+type span struct {
+	line int
+	text string
 }
 
 type link struct {
@@ -72,6 +79,8 @@ func parsePage(path string, source []byte) (*page, error) {
 			if n.AutoLinkType == ast.AutoLinkURL {
 				p.links = append(p.links, link{line, string(n.URL(source))})
 			}
+		case *ast.CodeSpan:
+			p.spans = append(p.spans, span{line, strings.ReplaceAll(inlineText(n, source), "\n", " ")})
 		case *ast.FencedCodeBlock:
 			var info string
 			if n.Info != nil {

@@ -1,91 +1,88 @@
-// Package reference keeps the tables of docs/reference current: what the code knows (names, defaults, values) comes from the
-// code, and the text beside it is written by people and stays.
+// Package reference keeps the tables of docs/reference what the code says. They lie between two markers, and are made of the
+// help texts of flags, parameters and metrics; what is to be said beside them is written by people, outside of the markers.
 package reference
 
 import (
+	"fmt"
 	"os"
 	"regexp"
-	"slices"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 )
 
-// Row is what the code knows of a row.
-type Row struct {
-	Name string
-	// Cells are those of a row that is not there yet.
-	Cells []string
-	// Second are words that must be in the second cell; without them it becomes Cells[1].
-	Second []string
-}
-
-// Check compares the first table under a heading with the rows that the code wants, and with update brings it up to them. The
-// first group of name finds a row's name in its line.
-func Check(t *testing.T, file, heading string, name *regexp.Regexp, rows []Row, update bool) {
+// Check compares what lies between the markers of a name with what the code says, and with update writes it there.
+func Check(t *testing.T, file, name, want string, update bool) {
 	t.Helper()
 	text, err := os.ReadFile(file)
 	if err != nil {
 		t.Fatal(err)
 	}
-	want, ok := mend(string(text), heading, name, rows)
+	page, ok := replace(string(text), name, want)
 	switch {
 	case !ok:
-		t.Errorf("%s: no table under %q", file, heading)
+		t.Errorf("%s: no markers %q and %q", file, begin(name), end(name))
 	case update:
-		if err := os.WriteFile(file, []byte(want), 0o600); err != nil { // the mode of a file that is there stays
+		if err := os.WriteFile(file, []byte(page), 0o600); err != nil { // the mode of a file that is there stays
 			t.Fatal(err)
 		}
 	default:
-		if diff := cmp.Diff(want, string(text)); diff != "" {
+		if diff := cmp.Diff(page, string(text)); diff != "" {
 			t.Errorf("%s is not current: make reference\n%s", file, diff)
 		}
 	}
 }
 
-// mend takes away rows that the code does not have, sets second cells right, and adds what is missing at the end of the table.
-func mend(text, heading string, name *regexp.Regexp, rows []Row) (string, bool) {
-	lines := strings.SplitAfter(text, "\n")
-	begin := slices.Index(lines, heading+"\n")
-	if begin < 0 {
-		return text, false
+func begin(name string) string { return fmt.Sprintf("<!-- %s: made by make reference -->\n", name) }
+
+func end(name string) string { return fmt.Sprintf("<!-- end of %s -->\n", name) }
+
+func replace(page, name, want string) (string, bool) {
+	head, rest, ok := strings.Cut(page, begin(name))
+	if !ok {
+		return page, false
 	}
-	isRow := func(line string) bool { return strings.HasPrefix(line, "|") }
-	first := slices.IndexFunc(lines[begin:], isRow)
-	if first < 0 {
-		return text, false
+	_, tail, ok := strings.Cut(rest, end(name))
+	if !ok {
+		return page, false
 	}
-	first += begin + 2 // below the header and its rule
-	end := first
-	for end < len(lines) && isRow(lines[end]) {
-		end++
-	}
-	var table []string
-	missing := slices.Clone(rows)
-	for _, line := range lines[first:end] {
-		m := name.FindStringSubmatch(line)
-		i := -1
-		if m != nil {
-			i = slices.IndexFunc(missing, func(r Row) bool { return r.Name == m[1] })
-		}
-		if i < 0 {
-			continue
-		}
-		table = append(table, missing[i].applied(line))
-		missing = slices.Delete(missing, i, i+1)
-	}
-	for _, r := range missing {
-		table = append(table, "| "+strings.Join(r.Cells, " | ")+" |\n")
-	}
-	return strings.Join(slices.Concat(lines[:first], table, lines[end:]), ""), true
+	return head + begin(name) + "\n" + want + "\n" + end(name) + tail, true
 }
 
-func (r Row) applied(line string) string {
-	cells := strings.SplitN(line, " | ", 3)
-	if len(cells) < 3 || !slices.ContainsFunc(r.Second, func(word string) bool { return !strings.Contains(cells[1], word) }) {
-		return line
+// Table is a table in Markdown.
+func Table(header []string, rows [][]string) string {
+	var b strings.Builder
+	line := func(cells []string) {
+		for _, cell := range cells {
+			b.WriteString("|")
+			if cell != "" {
+				b.WriteString(" " + strings.ReplaceAll(cell, "|", `\|`))
+			}
+			b.WriteString(" ")
+		}
+		b.WriteString("|\n")
 	}
-	cells[1] = r.Cells[1]
-	return strings.Join(cells, " | ")
+	line(header)
+	b.WriteString(strings.Repeat("|---", len(header)) + "|\n")
+	for _, row := range rows {
+		line(row)
+	}
+	return b.String()
+}
+
+var (
+	quoted  = regexp.MustCompile(`(^|[\s(])'([^']+)'`)
+	evident = regexp.MustCompile(`(^|[\s(])(--[a-z][a-z-]*(?:=[^\s,;:.)]+)?|\$[A-Z_]+)`)
+)
+
+// Text makes Markdown of a help text: it begins with a capital letter, and what is quoted ('text'), a flag or a variable is code.
+func Text(help string) string {
+	if help == "" {
+		return ""
+	}
+	if !strings.HasPrefix(help, "'") {
+		help = strings.ToUpper(help[:1]) + help[1:]
+	}
+	return evident.ReplaceAllString(quoted.ReplaceAllString(help, "$1`$2`"), "$1`$2`")
 }
