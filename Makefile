@@ -285,7 +285,10 @@ reference: ## Bring names, defaults and values in docs/reference up to the code
 .PHONY: lint
 lint: bin/golangci-lint ## Lint everything, tests and lab included
 	bin/golangci-lint run --allow-serial-runners $(PKG)
-	if [[ "$(PKG)" = ./... ]]; then cd test/manifests; $(abspath bin/golangci-lint) run --allow-serial-runners ./...; fi
+	if [[ "$(PKG)" = ./... ]]; then
+	  (cd test/manifests; $(abspath bin/golangci-lint) run --allow-serial-runners ./...)
+	  (cd test/e2e; $(abspath bin/golangci-lint) run --allow-serial-runners --build-tags lab,nodes ./...)
+	fi
 
 .PHONY: fmt
 fmt: bin/golangci-lint ## Format everything
