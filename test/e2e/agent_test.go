@@ -154,11 +154,6 @@ func (m there) container(t testing.TB, env []string, binary, name string, args .
 	m.must(t, order{Env: env, Binary: binary, Name: name, Args: args})
 }
 
-func (m there) log(t testing.TB, name string) string {
-	t.Helper()
-	return m.must(t, order{Name: name})
-}
-
 func (m there) file(t testing.TB, path string) string {
 	t.Helper()
 	text, err := os.ReadFile(path)
@@ -202,7 +197,7 @@ func (m there) awaitPower(c *cluster, on bool) {
 		if on == (err == nil) {
 			return nil
 		}
-		return fmt.Errorf("connecting to its agent: %v", err)
+		return fmt.Errorf("its agent answers: %t", err == nil)
 	})
 }
 
