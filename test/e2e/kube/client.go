@@ -90,6 +90,7 @@ func Await(t *testing.T, what string, limit time.Duration, ask func(context.Cont
 	defer cancel()
 	tick := time.NewTicker(200 * time.Millisecond)
 	defer tick.Stop()
+	var before error // the last one may say no more than that the time was up
 	for {
 		err := ask(ctx)
 		if err == nil {
@@ -98,8 +99,9 @@ func Await(t *testing.T, what string, limit time.Duration, ask func(context.Cont
 		}
 		select {
 		case <-ctx.Done():
-			t.Fatalf("waited %s for %s: %v", limit, what, err)
+			t.Fatalf("waited %s for %s: %v; before that: %v", limit, what, err, before)
 		case <-tick.C:
+			before = err
 		}
 	}
 }
