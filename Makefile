@@ -58,6 +58,7 @@ image: ## Build the container image with docker, podman or buildah: IMAGE=name:t
 image-test: ## Build the image without a registry, base images from Debian's packages included, and test it (as root)
 	@hack/need buildah=buildah debootstrap=debootstrap
 	hack/image-bases
+	$(GO) mod download # the build has the modules of this machine, and no network but by them
 	begin=$$SECONDS
 	buildah --storage-driver vfs bud --quiet --isolation chroot --build-arg VERSION="$(VERSION)" --timestamp "$$(git log -1 --format=%ct)" \
 	  --volume "$$($(GO) env GOMODCACHE):/root/go/pkg/mod" --volume "$$($(GO) env GOCACHE):/root/.cache/go-build" --tag "$(IMAGE):test" .
