@@ -59,6 +59,7 @@ image: ## Build the container image with docker, podman or buildah: IMAGE=name:t
 image-test: ## Build the image without a registry, base images from Debian's packages included, and test it (as root)
 	@hack/need buildah=buildah debootstrap=debootstrap
 	hack/image-bases
+	$(GO) mod download # the build has the modules of this machine, and no network but by them
 	begin=$$SECONDS
 	buildah --storage-driver vfs bud --quiet --isolation chroot --build-arg VERSION="$(VERSION)" --timestamp "$$(git log -1 --format=%ct)" \
 	  --volume "$$($(GO) env GOMODCACHE):/root/go/pkg/mod" --volume "$$($(GO) env GOCACHE):/root/.cache/go-build" --tag "$(IMAGE):test" .
@@ -314,7 +315,10 @@ reference: ## Make the tables of flags, parameters and metrics in docs/reference
 .PHONY: lint
 lint: bin/golangci-lint ## Lint everything, tests and lab included
 	bin/golangci-lint run --allow-serial-runners $(PKG)
-	if [[ "$(PKG)" = ./... ]]; then cd test/manifests; $(abspath bin/golangci-lint) run --allow-serial-runners ./...; fi
+	if [[ "$(PKG)" = ./... ]]; then
+	  (cd test/manifests; $(abspath bin/golangci-lint) run --allow-serial-runners ./...)
+	  (cd test/e2e; $(abspath bin/golangci-lint) run --allow-serial-runners --build-tags lab,nodes ./...)
+	fi
 
 .PHONY: fmt
 fmt: bin/golangci-lint ## Format everything

@@ -26,6 +26,7 @@ const (
 	agentPort  = 8000
 	csiPort    = 8001
 	csiSocket  = "/run/csi.sock"
+	kubeletDir = "/run/kubelet" // of the machine's memory: /var/lib is the host's
 	groupName  = "data"
 	poolName   = "pool"
 	agentCalls = 2 * time.Minute
@@ -153,11 +154,6 @@ func (m there) container(t testing.TB, env []string, binary, name string, args .
 	m.must(t, order{Env: env, Binary: binary, Name: name, Args: args})
 }
 
-func (m there) log(t testing.TB, name string) string {
-	t.Helper()
-	return m.must(t, order{Name: name})
-}
-
 func (m there) file(t testing.TB, path string) string {
 	t.Helper()
 	text, err := os.ReadFile(path)
@@ -171,7 +167,7 @@ func (m there) file(t testing.TB, path string) string {
 
 func (m there) tempDir(t testing.TB) string {
 	t.Helper()
-	return strings.TrimSpace(m.run(t, "mktemp", "-d"))
+	return strings.TrimSpace(m.run(t, "sh", "-c", `mkdir -p "$1" && mktemp -d -p "$1"`, "sh", kubeletDir))
 }
 
 // power cuts the machine's power, or gives it back.
@@ -193,7 +189,7 @@ func (m there) power(c *cluster, on bool) {
 func (m there) awaitPower(c *cluster, on bool) {
 	c.t.Helper()
 	at := net.JoinHostPort(networkAddress(m.number), strconv.Itoa(agentPort))
-	c.await(fmt.Sprintf("the machine %s to have power: %t", m.name, on), time.Minute, func(ctx context.Context) error {
+	c.Await(fmt.Sprintf("the machine %s to have power: %t", m.name, on), time.Minute, func(ctx context.Context) error {
 		conn, err := (&net.Dialer{Timeout: time.Second}).DialContext(ctx, "tcp", at)
 		if err == nil {
 			_ = conn.Close()
@@ -201,7 +197,7 @@ func (m there) awaitPower(c *cluster, on bool) {
 		if on == (err == nil) {
 			return nil
 		}
-		return fmt.Errorf("connecting to its agent: %v", err)
+		return fmt.Errorf("its agent answers: %t", err == nil)
 	})
 }
 

@@ -3,7 +3,6 @@
 package e2e_test
 
 import (
-	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -21,22 +20,21 @@ import (
 
 	authenticationv1 "k8s.io/api/authentication/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/client-go/discovery"
-	"k8s.io/client-go/discovery/cached/memory"
-	"k8s.io/client-go/dynamic"
-	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
-	"k8s.io/client-go/restmapper"
+
+	"github.com/lvmsnap/lvmsnap/test/e2e/kube"
 )
 
-const adminToken = "admin"
+const (
+	repository kube.Repository = "../.."
+	adminToken                 = "admin"
+	patience                   = 90 * time.Second
+)
 
 // cluster is a control plane of real programs, in the lab's machine: on its loopback device, with nothing on the
 // host's network, and gone with it.
 type cluster struct {
-	*kubernetes.Clientset
-	dynamic dynamic.Interface
-	mapper  *restmapper.DeferredDiscoveryRESTMapper
+	*kube.Client
 
 	t       *testing.T
 	dir     string
@@ -47,7 +45,7 @@ type cluster struct {
 // in is the cluster for a part of the test.
 func (c *cluster) in(t *testing.T) *cluster {
 	part := *c
-	part.t = t
+	part.t, part.Client = t, c.In(t)
 	return &part
 }
 
@@ -69,27 +67,11 @@ func newCluster(t *testing.T, address string) *cluster {
 		"--token-auth-file="+filepath.Join(c.dir, "tokens.csv"), "--authorization-mode=RBAC", "--service-cluster-ip-range=10.96.0.0/24",
 		"--disable-admission-plugins=ServiceAccount,TaintNodesByCondition", "--allow-privileged", "--profiling=false",
 		"--audit-policy-file="+c.write("audit.yaml", auditPolicy), "--audit-log-path="+filepath.Join(c.dir, "audit.log"))
-	c.connect()
+	c.Client = kube.Connect(t, &rest.Config{Host: c.url(), BearerToken: adminToken, TLSClientConfig: rest.TLSClientConfig{Insecure: true}}, patience)
 	c.start("kube-controller-manager", "kube-controller-manager", "--kubeconfig="+c.kubeconfig("admin", adminToken), "--leader-elect=false",
 		"--bind-address=127.0.0.1", "--controllers=persistentvolume-binder-controller,persistentvolume-expander-controller,"+
 			"persistentvolumeclaim-protection-controller,persistentvolume-protection-controller")
 	return c
-}
-
-func (c *cluster) connect() {
-	c.t.Helper()
-	config := &rest.Config{Host: c.url(), BearerToken: adminToken, TLSClientConfig: rest.TLSClientConfig{Insecure: true}, QPS: 100, Burst: 200}
-	var err error
-	if c.Clientset, err = kubernetes.NewForConfig(config); err != nil {
-		c.t.Fatal(err)
-	}
-	if c.dynamic, err = dynamic.NewForConfig(config); err != nil {
-		c.t.Fatal(err)
-	}
-	c.mapper = restmapper.NewDeferredDiscoveryRESTMapper(memory.NewMemCacheClient(discovery.NewDiscoveryClientForConfigOrDie(config)))
-	c.await("the API to be ready", 3*time.Minute, func(ctx context.Context) error {
-		return c.RESTClient().Get().AbsPath("/readyz").Do(ctx).Error()
-	})
 }
 
 // writeSecrets makes the key of service accounts' tokens and the administrator's token.
@@ -137,18 +119,12 @@ func (c *cluster) kubeconfigOf(namespace, account string) string {
 func (c *cluster) token(namespace, account string) string {
 	c.t.Helper()
 	seconds := int64(3600)
-	token, err := c.CoreV1().ServiceAccounts(namespace).CreateToken(c.context(), account,
+	token, err := c.CoreV1().ServiceAccounts(namespace).CreateToken(c.Context(), account,
 		&authenticationv1.TokenRequest{Spec: authenticationv1.TokenRequestSpec{ExpirationSeconds: &seconds}}, metav1.CreateOptions{})
 	if err != nil {
 		c.t.Fatal(err)
 	}
 	return token.Status.Token
-}
-
-func (c *cluster) context() context.Context {
-	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
-	c.t.Cleanup(cancel)
-	return ctx
 }
 
 // start starts a program of $E2E_BIN, which ends with the test. One that ends by itself fails the test.
@@ -175,13 +151,9 @@ func (c *cluster) container(env []string, binary, name string, args ...string) {
 
 func (c *cluster) command(env []string, binary, name string, args ...string) *exec.Cmd {
 	c.t.Helper()
-	dir := os.Getenv("E2E_BIN")
-	if dir == "" {
-		c.t.Fatal("E2E_BIN is not set: run make e2e")
-	}
 	c.logs[name] = filepath.Join(c.dir, name+".log")
 	if !filepath.IsAbs(binary) {
-		binary = filepath.Join(dir, binary)
+		binary = filepath.Join(kube.Environment(c.t, "E2E_BIN"), binary)
 	}
 	cmd := exec.Command(binary, args...)
 	cmd.Env = append(os.Environ(), env...)
@@ -235,28 +207,6 @@ func (c *cluster) supervise(name string, cmd *exec.Cmd, ended func(error) *exec.
 		kill.Stop()
 		_ = log.Close()
 	})
-}
-
-// await asks until there is no error.
-func (c *cluster) await(what string, limit time.Duration, ask func(context.Context) error) {
-	c.t.Helper()
-	begin := time.Now()
-	ctx, cancel := context.WithTimeout(context.Background(), limit)
-	defer cancel()
-	tick := time.NewTicker(200 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		err := ask(ctx)
-		if err == nil {
-			c.t.Logf("%s: %.1f s", what, time.Since(begin).Seconds())
-			return
-		}
-		select {
-		case <-ctx.Done():
-			c.t.Fatalf("waited %s for %s: %v", limit, what, err)
-		case <-tick.C:
-		}
-	}
 }
 
 // log is what a program has written.

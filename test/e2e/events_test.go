@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -18,6 +19,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes/scheme"
 
+	"github.com/lvmsnap/lvmsnap/test/e2e/kube"
 	"github.com/lvmsnap/lvmsnap/test/lab/labtest"
 )
 
@@ -26,7 +28,7 @@ func (c *cluster) asPod(namespace, account string) []string {
 	c.t.Helper()
 	const dir = "/var/run/secrets/kubernetes.io/serviceaccount"
 	seconds := int64(3600)
-	token, err := c.CoreV1().ServiceAccounts(namespace).CreateToken(c.context(), account,
+	token, err := c.CoreV1().ServiceAccounts(namespace).CreateToken(c.Context(), account,
 		&authenticationv1.TokenRequest{Spec: authenticationv1.TokenRequestSpec{ExpirationSeconds: &seconds}}, metav1.CreateOptions{})
 	if err != nil {
 		c.t.Fatal(err)
@@ -52,48 +54,47 @@ func (c *cluster) asPod(namespace, account string) []string {
 // awaitEvent finds an event as `kubectl describe` does, by the object's name, namespace, kind and UID.
 func (c *cluster) awaitEvent(object runtime.Object, reason, kind string, words ...string) {
 	c.t.Helper()
-	c.await("an event "+reason, time.Minute, func(ctx context.Context) error {
+	c.Await("an event "+reason, time.Minute, func(ctx context.Context) error {
 		list, err := c.CoreV1().Events("").SearchWithContext(ctx, scheme.Scheme, object)
 		if err != nil {
 			return err
 		}
 		var have []string
 		for _, e := range list.Items {
-			have = append(have, e.Reason+" of "+e.Source.Component)
-			if e.Reason != reason || e.Source.Component != driverName {
-				continue
-			}
-			for _, word := range words {
-				if !strings.Contains(e.Message, word) {
-					return fmt.Errorf("%q does not say %q", e.Message, word)
-				}
+			said := fmt.Sprintf("%s of %s: %s", e.Reason, e.Source.Component, e.Message)
+			have = append(have, said)
+			if e.Reason != reason || e.Source.Component != driverName || slices.ContainsFunc(words, func(word string) bool { return !strings.Contains(e.Message, word) }) {
+				continue // it may be another one with this reason
 			}
 			if e.Type != kind {
 				return fmt.Errorf("it is a %s", e.Type)
 			}
-			c.t.Logf("%s on %s %s/%s, from %s on %s: %s", e.Reason, e.InvolvedObject.Kind, e.InvolvedObject.Namespace, e.InvolvedObject.Name,
-				e.Source.Component, e.Source.Host, e.Message)
+			c.t.Logf("on %s %s/%s, from %s: %s", e.InvolvedObject.Kind, e.InvolvedObject.Namespace, e.InvolvedObject.Name, e.Source.Host, said)
 			return nil
 		}
-		return fmt.Errorf("its events are %v", have)
+		return fmt.Errorf("its events are %q", have)
 	})
 }
 
 // events: what happens below users is told to them, on their objects, by the rights that the manifests give.
 func events(n *node) {
 	c, t := n.c, n.c.t
-	objects := example(t, "thick.yaml")
-	class := ofKind(objects, "VolumeSnapshotClass").DeepCopy()
+	// What other flows have brought about is not to be taken for what this one does.
+	if err := c.CoreV1().Events("default").DeleteCollection(c.Context(), metav1.DeleteOptions{}, metav1.ListOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	objects := repository.Example(t, "thick.yaml")
+	class := kube.OfKind(objects, "VolumeSnapshotClass").DeepCopy()
 	class.SetName("small-cow")
 	_ = unstructured.SetNestedField(class.Object, "4Mi", "parameters", "cowSize")
-	c.apply(ofKind(objects, "StorageClass"), class)
+	c.Apply(kube.OfKind(objects, "StorageClass"), class)
 	source := n.claim([]*unstructured.Unstructured{ofSize(claims(objects)[0], "64Mi")})
 	v := n.use(source)
 	v.write("100 orders")
-	snapshot := ofKind(objects, "VolumeSnapshot")
+	snapshot := kube.OfKind(objects, "VolumeSnapshot")
 	_ = unstructured.SetNestedField(snapshot.Object, "small-cow", "spec", "volumeSnapshotClassName")
-	c.apply(snapshot)
-	snapshot = c.awaitField(snapshot, "true", "status", "readyToUse")
+	c.Apply(snapshot)
+	snapshot = c.AwaitField(snapshot, "true", "status", "readyToUse")
 
 	// More than it has room for, faster than it is looked at.
 	labtest.Run(t, "dd", "if=/dev/urandom", "of="+filepath.Join(v.target, "more"), "bs=1M", "count=24", "conv=fsync", "status=none")
@@ -122,5 +123,5 @@ func events(n *node) {
 	c.awaitEvent(node, "PoolRecovered", corev1.EventTypeNormal, "PoolDataLow is over")
 
 	v.leave()
-	c.remove(snapshot, source)
+	c.Remove(snapshot, source)
 }

@@ -11,8 +11,8 @@ import (
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-	"k8s.io/apimachinery/pkg/types"
 
+	"github.com/lvmsnap/lvmsnap/test/e2e/kube"
 	"github.com/lvmsnap/lvmsnap/test/lab/labtest"
 )
 
@@ -36,30 +36,30 @@ func ofSize(claim *unstructured.Unstructured, size string) *unstructured.Unstruc
 // snapshot makes the VolumeSnapshot of an example and waits until it is ready.
 func (c *cluster) snapshot(objects []*unstructured.Unstructured) *unstructured.Unstructured {
 	c.t.Helper()
-	o := ofKind(objects, "VolumeSnapshot")
-	c.apply(o)
-	return c.awaitField(o, "true", "status", "readyToUse")
+	o := kube.OfKind(objects, "VolumeSnapshot")
+	c.Apply(o)
+	return c.AwaitField(o, "true", "status", "readyToUse")
 }
 
 func clone(n *node) {
-	source := n.claim(example(n.c.t, "volume.yaml"))
+	source := n.claim(repository.Example(n.c.t, "volume.yaml"))
 	v := n.use(source)
 	v.write("100 orders")
-	copied := n.claim(example(n.c.t, "clone.yaml"))
+	copied := n.claim(repository.Example(n.c.t, "clone.yaml"))
 	v.write("all gone")
 	w := n.use(copied)
 	w.reads("100 orders")
 	w.write("101 orders")
 	v.reads("all gone")
 	v.leave()
-	n.c.remove(source)
+	n.c.Remove(source)
 	w.reads("101 orders")
 	w.leave()
-	n.c.remove(copied)
+	n.c.Remove(copied)
 }
 
 func block(n *node) {
-	objects := example(n.c.t, "block.yaml")
+	objects := repository.Example(n.c.t, "block.yaml")
 	source, restored := claims(objects)[0], claims(objects)[1]
 	source = n.claim([]*unstructured.Unstructured{source})
 	v := n.use(source)
@@ -72,13 +72,13 @@ func block(n *node) {
 	v.reads("all gone!!")
 	v.leave()
 	r.leave()
-	n.c.remove(source, restored, snapshot)
+	n.c.Remove(source, restored, snapshot)
 }
 
 // thick: a COW snapshot over two disks, whose restore is a copy beside the calls. The snapshot outlives its volume.
 func thick(n *node) {
-	objects := example(n.c.t, "thick.yaml")
-	n.c.apply(ofKind(objects, "StorageClass"), ofKind(objects, "VolumeSnapshotClass"))
+	objects := repository.Example(n.c.t, "thick.yaml")
+	n.c.Apply(kube.OfKind(objects, "StorageClass"), kube.OfKind(objects, "VolumeSnapshotClass"))
 	source := n.claim([]*unstructured.Unstructured{ofSize(claims(objects)[0], "64Mi")})
 	v := n.use(source)
 	v.write("100 orders")
@@ -93,33 +93,33 @@ func thick(n *node) {
 	}
 	v.leave()
 	r.leave()
-	n.c.remove(source, restored, snapshot)
+	n.c.Remove(source, restored, snapshot)
 }
 
 // deletedInOrder deletes source (0), snapshot (1) and restore (2) in any order, and what is left keeps its data.
 func deletedInOrder(n *node, order ...int) {
-	source := n.claim(example(n.c.t, "volume.yaml"))
+	source := n.claim(repository.Example(n.c.t, "volume.yaml"))
 	v := n.use(source)
 	v.write("100 orders")
-	snapshot := n.c.snapshot(example(n.c.t, "snapshot.yaml"))
-	restored := n.claim(example(n.c.t, "restore.yaml"))
+	snapshot := n.c.snapshot(repository.Example(n.c.t, "snapshot.yaml"))
+	restored := n.claim(repository.Example(n.c.t, "restore.yaml"))
 	r := n.use(restored)
 	left := 3
 	for _, i := range order {
 		switch i {
 		case 0:
 			v.leave()
-			n.c.remove(source)
+			n.c.Remove(source)
 			v = nil
 		case 1:
-			n.c.remove(snapshot)
+			n.c.Remove(snapshot)
 		case 2:
 			r.leave()
-			n.c.remove(restored)
+			n.c.Remove(restored)
 			r = nil
 		}
 		left--
-		n.c.await(fmt.Sprintf("%d logical volumes to be left", left), time.Minute, func(context.Context) error {
+		n.c.Await(fmt.Sprintf("%d logical volumes to be left", left), time.Minute, func(context.Context) error {
 			if have := n.lvs(); len(have) != left {
 				return fmt.Errorf("LVM has %v", have)
 			}
@@ -137,10 +137,10 @@ func deletedInOrder(n *node, order ...int) {
 // only the handle, with the label of its node, leads to the same snapshot.
 func contentMadeAnew(n *node) {
 	c := n.c
-	source := n.claim(example(c.t, "volume.yaml"))
+	source := n.claim(repository.Example(c.t, "volume.yaml"))
 	v := n.use(source)
 	v.write("100 orders")
-	snapshot := c.snapshot(example(c.t, "snapshot.yaml"))
+	snapshot := c.snapshot(repository.Example(c.t, "snapshot.yaml"))
 	v.leave()
 	if node := c.content(snapshot).GetLabels()[managedBy]; node != n.name {
 		c.t.Errorf("the content is managed by %q", node)
@@ -149,21 +149,21 @@ func contentMadeAnew(n *node) {
 	n.awaitLVs(1, 1)
 
 	objects := preprovisioned(c, handle, n.name)
-	c.apply(objects...)
+	c.Apply(objects...)
 	found := c.snapshot(objects)
-	if size, was := field(found, "status", "restoreSize"), field(snapshot, "status", "restoreSize"); size != was {
+	if size, was := kube.Field(found, "status", "restoreSize"), kube.Field(snapshot, "status", "restoreSize"); size != was {
 		c.t.Errorf("restoreSize is %s and was %s", size, was)
 	}
-	if at, was := field(found, "status", "creationTime"), field(snapshot, "status", "creationTime"); at != was {
+	if at, was := kube.Field(found, "status", "creationTime"), kube.Field(snapshot, "status", "creationTime"); at != was {
 		c.t.Errorf("creationTime is %s and was %s", at, was)
 	}
-	restored := ofKind(example(c.t, "restore.yaml"), "PersistentVolumeClaim")
+	restored := kube.OfKind(repository.Example(c.t, "restore.yaml"), "PersistentVolumeClaim")
 	_ = unstructured.SetNestedField(restored.Object, found.GetName(), "spec", "dataSource", "name")
 	restored = n.claim([]*unstructured.Unstructured{restored})
 	r := n.use(restored)
 	r.reads("100 orders")
 	r.leave()
-	c.remove(restored, source, found)
+	c.Remove(restored, source, found)
 }
 
 // managedBy is the label of the node that takes care of a content.
@@ -173,17 +173,17 @@ const managedBy = "snapshot.storage.kubernetes.io/managed-by"
 func (c *cluster) forget(snapshot *unstructured.Unstructured) string {
 	c.t.Helper()
 	content := c.content(snapshot)
-	c.patch(content, `{"spec":{"deletionPolicy":"Retain"}}`)
-	c.remove(snapshot)
-	c.remove(content)
-	return field(content, "status", "snapshotHandle")
+	c.Patch(content, `{"spec":{"deletionPolicy":"Retain"}}`)
+	c.Remove(snapshot)
+	c.Remove(content)
+	return kube.Field(content, "status", "snapshotHandle")
 }
 
 // preprovisioned is the example with a handle and a node, and with the policy Delete.
 func preprovisioned(c *cluster, handle, node string) []*unstructured.Unstructured {
 	c.t.Helper()
-	objects := example(c.t, "preprovisioned.yaml")
-	content := ofKind(objects, "VolumeSnapshotContent")
+	objects := repository.Example(c.t, "preprovisioned.yaml")
+	content := kube.OfKind(objects, "VolumeSnapshotContent")
 	_ = unstructured.SetNestedField(content.Object, handle, "spec", "source", "snapshotHandle")
 	_ = unstructured.SetNestedField(content.Object, "Delete", "spec", "deletionPolicy")
 	content.SetLabels(map[string]string{managedBy: node})
@@ -193,42 +193,23 @@ func preprovisioned(c *cluster, handle, node string) []*unstructured.Unstructure
 // content of a VolumeSnapshot, as it is now.
 func (c *cluster) content(snapshot *unstructured.Unstructured) *unstructured.Unstructured {
 	c.t.Helper()
-	o := &unstructured.Unstructured{}
-	o.SetAPIVersion("snapshot.storage.k8s.io/v1")
-	o.SetKind("VolumeSnapshotContent")
-	o.SetName(field(snapshot, "status", "boundVolumeSnapshotContentName"))
-	got, err := c.get(c.context(), o)
-	if err != nil {
-		c.t.Fatal(err)
-	}
-	return got
-}
-
-func (c *cluster) patch(o *unstructured.Unstructured, patch string) {
-	c.t.Helper()
-	r, err := c.resource(o)
-	if err == nil {
-		_, err = r.Patch(c.context(), o.GetName(), types.MergePatchType, []byte(patch), metav1.PatchOptions{})
-	}
-	if err != nil {
-		c.t.Fatal(err)
-	}
+	return c.Must(kube.Object("snapshot.storage.k8s.io/v1", "VolumeSnapshotContent", kube.Field(snapshot, "status", "boundVolumeSnapshotContentName")))
 }
 
 // fullPool: what the driver says stands in the VolumeSnapshot, which becomes ready by itself when there is room again.
 func fullPool(n *node) {
 	c := n.c
-	source := n.claim(example(c.t, "volume.yaml"))
+	source := n.claim(repository.Example(c.t, "volume.yaml"))
 	labtest.Run(c.t, "lvcreate", "-y", "--thinpool", n.vg.ThinPool, "--virtualsize", "2g", "--name", "fill", n.vg.Name)
 	labtest.Run(c.t, "dd", "if=/dev/zero", "of="+n.vg.Device("fill"), "bs=1M", "count=1980", "oflag=direct", "status=none")
-	snapshot := ofKind(example(c.t, "snapshot.yaml"), "VolumeSnapshot")
-	c.apply(snapshot)
-	c.await("the reason to stand in the VolumeSnapshot", time.Minute, func(ctx context.Context) error {
-		got, err := c.get(ctx, snapshot)
+	snapshot := kube.OfKind(repository.Example(c.t, "snapshot.yaml"), "VolumeSnapshot")
+	c.Apply(snapshot)
+	c.Await("the reason to stand in the VolumeSnapshot", time.Minute, func(ctx context.Context) error {
+		got, err := c.Get(ctx, snapshot)
 		if err != nil {
 			return err
 		}
-		message := field(got, "status", "error", "message")
+		message := kube.Field(got, "status", "error", "message")
 		for _, words := range []string{"ResourceExhausted", n.vg.Name + "/" + n.vg.ThinPool, "%"} {
 			if !strings.Contains(message, words) {
 				return fmt.Errorf("%q is not in the message %q", words, message)
@@ -239,11 +220,11 @@ func fullPool(n *node) {
 	})
 	n.awaitLVsFor(time.Minute, 1, 0, "fill")
 	labtest.Run(c.t, "lvremove", "-y", n.vg.Name+"/fill")
-	snapshot = c.awaitField(snapshot, "true", "status", "readyToUse")
-	if message := field(snapshot, "status", "error"); message != "" {
+	snapshot = c.AwaitField(snapshot, "true", "status", "readyToUse")
+	if message := kube.Field(snapshot, "status", "error"); message != "" {
 		c.t.Errorf("the snapshot is ready, and its error is still there: %s", message)
 	}
-	c.remove(snapshot, source)
+	c.Remove(snapshot, source)
 }
 
 var createSnapshot = regexp.MustCompile(`"Request" requestID=\d+ method="CreateSnapshot"`)
@@ -254,17 +235,17 @@ func (n *node) snapshotCalls() int { return len(createSnapshot.FindAllString(n.L
 // driverKilled kills the driver as often as it takes for snapshots to be at work, and there is one LV for each in the end.
 func driverKilled(n *node) {
 	c := n.c
-	source := n.claim(example(c.t, "volume.yaml"))
+	source := n.claim(repository.Example(c.t, "volume.yaml"))
 	v := n.use(source)
 	v.write("100 orders")
 	const rounds = 3
 	var all []*unstructured.Unstructured
 	for i := range rounds {
-		o := ofKind(example(c.t, "snapshot.yaml"), "VolumeSnapshot")
+		o := kube.OfKind(repository.Example(c.t, "snapshot.yaml"), "VolumeSnapshot")
 		o.SetName(fmt.Sprintf("killed-%d", i))
 		done := n.snapshotCalls()
-		c.apply(o)
-		c.await("CreateSnapshot to be called", 30*time.Second, func(context.Context) error {
+		c.Apply(o)
+		c.Await("CreateSnapshot to be called", 30*time.Second, func(context.Context) error {
 			if len(n.lvs()) > 1+i || n.snapshotCalls() > done {
 				return nil
 			}
@@ -275,41 +256,44 @@ func driverKilled(n *node) {
 		all = append(all, o)
 	}
 	for _, o := range all {
-		c.awaitField(o, "true", "status", "readyToUse")
+		c.AwaitField(o, "true", "status", "readyToUse")
 	}
 	n.awaitLVs(1, rounds)
 	v.reads("100 orders")
 	v.leave()
-	c.remove(append(all, source)...)
+	c.Remove(append(all, source)...)
 }
 
 // hundredSnapshots at once.
 func hundredSnapshots(n *node) {
 	c := n.c
-	source := n.claim(example(c.t, "volume.yaml"))
+	source := n.claim(repository.Example(c.t, "volume.yaml"))
 	const number, patience = 100, 8 * time.Minute
 	var all []*unstructured.Unstructured
 	for i := range number {
-		o := ofKind(example(c.t, "snapshot.yaml"), "VolumeSnapshot")
+		o := kube.OfKind(repository.Example(c.t, "snapshot.yaml"), "VolumeSnapshot")
 		o.SetName(fmt.Sprintf("s-%d", i))
 		all = append(all, o)
 	}
-	r, err := c.resource(all[0])
+	r, err := c.Resource(all[0])
 	if err != nil {
 		c.t.Fatal(err)
 	}
 	calls := n.snapshotCalls()
 	begin := time.Now()
-	c.atOnce(all, func(o *unstructured.Unstructured) error { return c.create(o, false) })
+	c.atOnce(all, func(o *unstructured.Unstructured) error {
+		_, err := r.Create(c.Context(), o, metav1.CreateOptions{})
+		return err
+	})
 	applied := time.Since(begin)
-	c.await("all of them to be ready", patience, func(ctx context.Context) error {
+	c.Await("all of them to be ready", patience, func(ctx context.Context) error {
 		list, err := r.List(ctx, metav1.ListOptions{})
 		if err != nil {
 			return err
 		}
 		ready := 0
 		for i := range list.Items {
-			if field(&list.Items[i], "status", "readyToUse") == "true" {
+			if kube.Field(&list.Items[i], "status", "readyToUse") == "true" {
 				ready++
 			}
 		}
@@ -323,11 +307,11 @@ func hundredSnapshots(n *node) {
 	n.awaitLVs(1, number)
 	begin = time.Now()
 	c.atOnce(all, func(o *unstructured.Unstructured) error {
-		return r.Delete(c.context(), o.GetName(), metav1.DeleteOptions{})
+		return r.Delete(c.Context(), o.GetName(), metav1.DeleteOptions{})
 	})
 	n.awaitLVsFor(patience, 1, 0)
 	c.t.Logf("%d VolumeSnapshots deleted, the last one from LVM after %.1f s", number, time.Since(begin).Seconds())
-	c.remove(source)
+	c.Remove(source)
 }
 
 // atOnce does something to many objects at the same time.
@@ -348,16 +332,16 @@ func (c *cluster) atOnce(objects []*unstructured.Unstructured, do func(*unstruct
 // and is made where the snapshot is.
 func wrongNode(n, other *node) {
 	c := n.c
-	source := n.claim(example(c.t, "volume.yaml"))
+	source := n.claim(repository.Example(c.t, "volume.yaml"))
 	v := n.use(source)
 	v.write("100 orders")
 	v.leave()
-	snapshot := c.snapshot(example(c.t, "snapshot.yaml"))
-	restored := ofKind(example(c.t, "restore.yaml"), "PersistentVolumeClaim")
+	snapshot := c.snapshot(repository.Example(c.t, "snapshot.yaml"))
+	restored := kube.OfKind(repository.Example(c.t, "restore.yaml"), "PersistentVolumeClaim")
 	other.want(restored)
 	const selected = "volume.kubernetes.io/selected-node"
-	c.await("the claim to go back to the scheduler", time.Minute, func(ctx context.Context) error {
-		got, err := c.get(ctx, restored)
+	c.Await("the claim to go back to the scheduler", time.Minute, func(ctx context.Context) error {
+		got, err := c.Get(ctx, restored)
 		if err != nil {
 			return err
 		}
@@ -366,7 +350,7 @@ func wrongNode(n, other *node) {
 		}
 		return nil
 	})
-	c.await("its event to name the node that has the data", time.Minute, func(ctx context.Context) error {
+	c.Await("its event to name the node that has the data", time.Minute, func(ctx context.Context) error {
 		events, err := c.CoreV1().Events("default").List(ctx, metav1.ListOptions{FieldSelector: "involvedObject.name=" + restored.GetName()})
 		if err != nil {
 			return err
@@ -381,14 +365,14 @@ func wrongNode(n, other *node) {
 		}
 		return fmt.Errorf("its events are %q", messages)
 	})
-	c.patch(restored, `{"metadata":{"annotations":{"`+selected+`":"`+n.name+`"}}}`)
-	restored = c.awaitField(restored, "Bound", "status", "phase")
+	c.Patch(restored, `{"metadata":{"annotations":{"`+selected+`":"`+n.name+`"}}}`)
+	restored = c.AwaitField(restored, "Bound", "status", "phase")
 	r := n.use(restored)
 	r.reads("100 orders")
 	r.leave()
 	if have := other.lvs(); len(have) > 0 {
 		c.t.Errorf("the wrong node has %v", have)
 	}
-	c.remove(source, snapshot, restored)
+	c.Remove(source, snapshot, restored)
 	n.awaitLVs(0, 0)
 }

@@ -20,6 +20,7 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 
+	"github.com/lvmsnap/lvmsnap/test/e2e/kube"
 	"github.com/lvmsnap/lvmsnap/test/internal/driverproc"
 	"github.com/lvmsnap/lvmsnap/test/lab/labtest"
 )
@@ -76,7 +77,7 @@ func newNode(c *cluster, name string, group labtest.Options, manifests []*unstru
 	n := &node{c: c, machine: here{c}, vg: vg, name: name, dir: c.t.TempDir()}
 
 	daemonSet := new(appsv1.DaemonSet)
-	c.typed(ofKind(manifests, "DaemonSet"), daemonSet)
+	c.typed(kube.OfKind(manifests, "DaemonSet"), daemonSet)
 	n.register(daemonSet)
 
 	n.Driver = driverproc.Start(c.t, driverproc.Options{
@@ -103,7 +104,7 @@ func (n *node) sidecars(daemonSet *appsv1.DaemonSet) {
 func (n *node) resizer(manifests []*unstructured.Unstructured) {
 	n.c.t.Helper()
 	deployment := new(appsv1.Deployment)
-	n.c.typed(ofKind(manifests, "Deployment"), deployment)
+	n.c.typed(kube.OfKind(manifests, "Deployment"), deployment)
 	spec := deployment.Spec.Template.Spec
 	n.sidecar(spec.Containers[0], n.c.kubeconfigOf(systemNamespace, spec.ServiceAccountName))
 }
@@ -118,11 +119,7 @@ func (n *node) in(t *testing.T) *node {
 // typed reads an object that the API server has accepted into its type.
 func (c *cluster) typed(o *unstructured.Unstructured, into any) {
 	c.t.Helper()
-	got, err := c.get(c.context(), o)
-	if err != nil {
-		c.t.Fatal(err)
-	}
-	if err := runtime.DefaultUnstructuredConverter.FromUnstructured(got.Object, into); err != nil {
+	if err := runtime.DefaultUnstructuredConverter.FromUnstructured(c.Must(o).Object, into); err != nil {
 		c.t.Fatal(err)
 	}
 }
@@ -131,7 +128,7 @@ func (c *cluster) typed(o *unstructured.Unstructured, into any) {
 // DaemonSet's pod, which goes through the API server's admission as any other.
 func (n *node) register(daemonSet *appsv1.DaemonSet) {
 	n.c.t.Helper()
-	_, err := n.c.CoreV1().Nodes().Create(n.c.context(), &corev1.Node{
+	_, err := n.c.CoreV1().Nodes().Create(n.c.Context(), &corev1.Node{
 		ObjectMeta: metav1.ObjectMeta{Name: n.name, Labels: map[string]string{corev1.LabelHostname: n.name, topologyKey: n.name}},
 		Status: corev1.NodeStatus{ // for the scheduler
 			Allocatable: corev1.ResourceList{
@@ -143,7 +140,7 @@ func (n *node) register(daemonSet *appsv1.DaemonSet) {
 	if err != nil {
 		n.c.t.Fatal(err)
 	}
-	_, err = n.c.StorageV1().CSINodes().Create(n.c.context(), &storagev1.CSINode{
+	_, err = n.c.StorageV1().CSINodes().Create(n.c.Context(), &storagev1.CSINode{
 		ObjectMeta: metav1.ObjectMeta{Name: n.name},
 		Spec:       storagev1.CSINodeSpec{Drivers: []storagev1.CSINodeDriver{{Name: driverName, NodeID: n.name, TopologyKeys: []string{topologyKey}}}},
 	}, metav1.CreateOptions{})
@@ -154,7 +151,7 @@ func (n *node) register(daemonSet *appsv1.DaemonSet) {
 	pod.Name, pod.Namespace = n.podName(), systemNamespace
 	pod.OwnerReferences = []metav1.OwnerReference{*metav1.NewControllerRef(daemonSet, appsv1.SchemeGroupVersion.WithKind("DaemonSet"))}
 	pod.Spec.NodeName = n.name
-	if _, err := n.c.CoreV1().Pods(systemNamespace).Create(n.c.context(), pod, metav1.CreateOptions{}); err != nil {
+	if _, err := n.c.CoreV1().Pods(systemNamespace).Create(n.c.Context(), pod, metav1.CreateOptions{}); err != nil {
 		n.c.t.Fatalf("the DaemonSet's pod: %v", err)
 	}
 }
@@ -182,16 +179,16 @@ func (n *node) sidecar(container corev1.Container, kubeconfig string) {
 // claim makes an example's claim with what the scheduler would add: the node that its pod goes to.
 func (n *node) claim(objects []*unstructured.Unstructured) *unstructured.Unstructured {
 	n.c.t.Helper()
-	o := ofKind(objects, "PersistentVolumeClaim")
+	o := kube.OfKind(objects, "PersistentVolumeClaim")
 	n.want(o)
-	return n.c.awaitField(o, "Bound", "status", "phase")
+	return n.c.AwaitField(o, "Bound", "status", "phase")
 }
 
 // want makes a claim for this node and does not wait for its volume.
 func (n *node) want(claim *unstructured.Unstructured) {
 	n.c.t.Helper()
 	claim.SetAnnotations(map[string]string{"volume.kubernetes.io/selected-node": n.name})
-	n.c.apply(claim)
+	n.c.Apply(claim)
 }
 
 // volume is a claim's volume, staged and published as kubelet does.
@@ -206,7 +203,7 @@ type volume struct {
 func (n *node) use(claim *unstructured.Unstructured) *volume {
 	t := n.c.t
 	t.Helper()
-	pv, err := n.c.CoreV1().PersistentVolumes().Get(n.c.context(), field(claim, "spec", "volumeName"), metav1.GetOptions{})
+	pv, err := n.c.CoreV1().PersistentVolumes().Get(n.c.Context(), kube.Field(claim, "spec", "volumeName"), metav1.GetOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -217,18 +214,18 @@ func (n *node) use(claim *unstructured.Unstructured) *volume {
 		AccessMode: &csi.VolumeCapability_AccessMode{Mode: csi.VolumeCapability_AccessMode_SINGLE_NODE_MULTI_WRITER},
 		AccessType: &csi.VolumeCapability_Mount{Mount: &csi.VolumeCapability_MountVolume{FsType: pv.Spec.CSI.FSType}},
 	}
-	if field(claim, "spec", "volumeMode") == "Block" {
+	if kube.Field(claim, "spec", "volumeMode") == "Block" {
 		capability.AccessType = &csi.VolumeCapability_Block{Block: &csi.VolumeCapability_BlockVolume{}}
 	}
 	dir := filepath.Join(n.dir, claim.GetName())
 	v := &volume{n, pv.Spec.CSI.VolumeHandle, capability, filepath.Join(dir, "staging"), filepath.Join(dir, "target")}
 	n.run(t, "mkdir", "-p", v.staging)
-	if _, err := n.Node.NodeStageVolume(n.c.context(), &csi.NodeStageVolumeRequest{
+	if _, err := n.Node.NodeStageVolume(n.c.Context(), &csi.NodeStageVolumeRequest{
 		VolumeId: v.id, StagingTargetPath: v.staging, VolumeCapability: capability, VolumeContext: pv.Spec.CSI.VolumeAttributes,
 	}); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := n.Node.NodePublishVolume(n.c.context(), &csi.NodePublishVolumeRequest{
+	if _, err := n.Node.NodePublishVolume(n.c.Context(), &csi.NodePublishVolumeRequest{
 		VolumeId: v.id, StagingTargetPath: v.staging, TargetPath: v.target, VolumeCapability: capability, VolumeContext: pv.Spec.CSI.VolumeAttributes,
 	}); err != nil {
 		t.Fatal(err)
@@ -240,10 +237,10 @@ func (n *node) use(claim *unstructured.Unstructured) *volume {
 func (v *volume) leave() {
 	t := v.n.c.t
 	t.Helper()
-	if _, err := v.n.Node.NodeUnpublishVolume(v.n.c.context(), &csi.NodeUnpublishVolumeRequest{VolumeId: v.id, TargetPath: v.target}); err != nil {
+	if _, err := v.n.Node.NodeUnpublishVolume(v.n.c.Context(), &csi.NodeUnpublishVolumeRequest{VolumeId: v.id, TargetPath: v.target}); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := v.n.Node.NodeUnstageVolume(v.n.c.context(), &csi.NodeUnstageVolumeRequest{VolumeId: v.id, StagingTargetPath: v.staging}); err != nil {
+	if _, err := v.n.Node.NodeUnstageVolume(v.n.c.Context(), &csi.NodeUnstageVolumeRequest{VolumeId: v.id, StagingTargetPath: v.staging}); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -286,7 +283,7 @@ func (n *node) awaitLVs(volumes, snapshots int) {
 // awaitLVsFor is awaitLVs with a limit of its own, and with LVs that are not the driver's.
 func (n *node) awaitLVsFor(limit time.Duration, volumes, snapshots int, others ...string) {
 	n.c.t.Helper()
-	n.c.await(fmt.Sprintf("%d volumes and %d snapshots in LVM", volumes, snapshots), limit, func(context.Context) error {
+	n.c.Await(fmt.Sprintf("%d volumes and %d snapshots in LVM", volumes, snapshots), limit, func(context.Context) error {
 		have := slices.DeleteFunc(n.lvs(), func(name string) bool { return slices.Contains(others, name) })
 		v, s := 0, 0
 		for _, name := range have {

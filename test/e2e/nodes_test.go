@@ -22,6 +22,7 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/client-go/util/jsonpath"
 
+	"github.com/lvmsnap/lvmsnap/test/e2e/kube"
 	"github.com/lvmsnap/lvmsnap/test/internal/driverproc"
 	"github.com/lvmsnap/lvmsnap/test/lab/labtest"
 )
@@ -30,19 +31,20 @@ import (
 func TestControlPlane(t *testing.T) {
 	joinNetwork(t)
 	c := newCluster(t, networkAddress(controlNumber))
-	c.crds()
+	c.CRDs()
 	c.start("kube-scheduler", "kube-scheduler", "--kubeconfig="+c.kubeconfig("admin", adminToken), "--leader-elect=false",
 		"--bind-address=127.0.0.1")
-	manifests := append([]*unstructured.Unstructured{ofKind(kustomize(t, "kustomize/overlays/default"), "Namespace")}, chart(t)...)
-	c.apply(manifests...)
-	controller := kustomize(t, "snapshot-controller")
-	c.apply(controller...)
-	c.snapshotController(ofKind(controller, "Deployment"))
+	manifests := append([]*unstructured.Unstructured{kube.OfKind(repository.Kustomize(t, "kustomize/overlays/default"), "Namespace")}, kube.Chart(t)...)
+	c.Apply(manifests...)
+	controller := repository.Kustomize(t, "snapshot-controller")
+	c.Apply(controller...)
+	c.snapshotController(kube.OfKind(controller, "Deployment"))
 	var nodes []*node
 	for _, w := range workers {
 		nodes = append(nodes, newWorker(c, w.name, w.number, manifests))
 	}
 	a, b := nodes[0], nodes[1]
+	a.resizer(manifests)
 	for _, n := range nodes {
 		n.capacity()
 	}
@@ -52,6 +54,7 @@ func TestControlPlane(t *testing.T) {
 	}{
 		{"restore on the wrong node", restoreOnWrongNode},
 		{"clone on the wrong node", cloneOnWrongNode},
+		{"expansion", expansion},
 		{"lists", lists},
 		{"content with the wrong label", wrongLabel},
 		{"one pod", func(a, _ *node) { onePod(a) }},
@@ -89,7 +92,7 @@ func newWorker(c *cluster, name string, number int, manifests []*unstructured.Un
 		Driver: &driverproc.Driver{Clients: driverproc.Connect(c.t, socket), Socket: csiSocket}, // its process is the agent's
 	}
 	daemonSet := new(appsv1.DaemonSet)
-	c.typed(ofKind(manifests, "DaemonSet"), daemonSet)
+	c.typed(kube.OfKind(manifests, "DaemonSet"), daemonSet)
 	n.register(daemonSet)
 	c.t.Cleanup(func() {
 		if c.t.Failed() {
@@ -107,13 +110,16 @@ func (n *node) boot(daemonSet *appsv1.DaemonSet) {
 	driver := daemonSet.Spec.Template.Spec.Containers[0]
 	args := slices.Clone(driver.Args)
 	for i, arg := range args {
-		if strings.HasPrefix(arg, "--endpoint=") {
+		switch name, _, _ := strings.Cut(arg, "="); name {
+		case "--endpoint":
 			args[i] = "--endpoint=unix://" + csiSocket
+		case "--kubelet-dir":
+			args[i] = "--kubelet-dir=" + kubeletDir
 		}
 	}
 	n.container(t, []string{"NODE_NAME=" + n.name}, driverproc.Binary(t), "lvmsnap-"+n.name, args...)
 	n.sidecars(daemonSet)
-	n.c.await("the driver of "+n.name+" to be ready", time.Minute, func(ctx context.Context) error {
+	n.c.Await("the driver of "+n.name+" to be ready", time.Minute, func(ctx context.Context) error {
 		_, err := n.Identity.Probe(ctx, &csi.ProbeRequest{})
 		return err
 	})
@@ -122,7 +128,7 @@ func (n *node) boot(daemonSet *appsv1.DaemonSet) {
 // programLogs are the ends of the logs of the node's programs.
 func (n *node) programLogs() string {
 	var out strings.Builder
-	for _, program := range []string{"lvmsnap", "csi-provisioner", "csi-snapshotter"} {
+	for _, program := range []string{"lvmsnap", "csi-provisioner", "csi-snapshotter", "csi-resizer"} {
 		a, err := n.machine.(there).tell(order{Name: program + "-" + n.name})
 		fmt.Fprintf(&out, "%s on %s (%v):\n%s\n", program, n.name, err, end(a.Out, 20<<10))
 	}
@@ -132,18 +138,14 @@ func (n *node) programLogs() string {
 // cordon keeps new pods from the node, or no longer.
 func (n *node) cordon(on bool) {
 	n.c.t.Helper()
-	o := &unstructured.Unstructured{}
-	o.SetAPIVersion("v1")
-	o.SetKind("Node")
-	o.SetName(n.name)
-	n.c.patch(o, fmt.Sprintf(`{"spec":{"unschedulable":%t}}`, on))
+	n.c.Patch(kube.Object("v1", "Node", n.name), fmt.Sprintf(`{"spec":{"unschedulable":%t}}`, on))
 }
 
 // removePod does at once what kubelet does when it has ended a pod.
 func (c *cluster) removePod(pod *unstructured.Unstructured) {
 	c.t.Helper()
 	now := int64(0)
-	if err := c.CoreV1().Pods("default").Delete(c.context(), pod.GetName(), metav1.DeleteOptions{GracePeriodSeconds: &now}); err != nil {
+	if err := c.CoreV1().Pods("default").Delete(c.Context(), pod.GetName(), metav1.DeleteOptions{GracePeriodSeconds: &now}); err != nil {
 		c.t.Fatal(err)
 	}
 }
@@ -152,18 +154,18 @@ func (c *cluster) removePod(pod *unstructured.Unstructured) {
 // text that says where the data is, and ends up on the right node by nothing but the scheduler's doing.
 func convergence(a, b *node, file string) {
 	c := a.c
-	source := a.claim(example(c.t, "volume.yaml"))
+	source := a.claim(repository.Example(c.t, "volume.yaml"))
 	v := a.use(source)
 	v.write("100 orders")
 	v.leave()
-	snapshot := c.snapshot(example(c.t, "snapshot.yaml"))
+	snapshot := c.snapshot(repository.Example(c.t, "snapshot.yaml"))
 
-	objects := example(c.t, file)
-	claim, pod := claims(objects)[0], ofKind(objects, "Pod")
+	objects := repository.Example(c.t, file)
+	claim, pod := claims(objects)[0], kube.OfKind(objects, "Pod")
 	a.cordon(true)
 	defer a.cordon(false)
-	c.apply(claim, pod)
-	c.await("its event to say where the data is", time.Minute, func(ctx context.Context) error {
+	c.Apply(claim, pod)
+	c.Await("its event to say where the data is", time.Minute, func(ctx context.Context) error {
 		events, err := c.CoreV1().Events("default").List(ctx, metav1.ListOptions{FieldSelector: "involvedObject.name=" + claim.GetName()})
 		if err != nil {
 			return err
@@ -179,8 +181,8 @@ func convergence(a, b *node, file string) {
 		return fmt.Errorf("its events are %q", messages)
 	})
 	a.cordon(false)
-	claim = c.awaitFieldFor(5*time.Minute, claim, "Bound", "status", "phase")
-	c.awaitField(pod, a.name, "spec", "nodeName")
+	claim = c.Patient(5*time.Minute).AwaitField(claim, "Bound", "status", "phase")
+	c.AwaitField(pod, a.name, "spec", "nodeName")
 	r := a.use(claim) // which looks at the volume's affinity
 	r.reads("100 orders")
 	if have := b.lvs(); len(have) > 0 {
@@ -188,7 +190,7 @@ func convergence(a, b *node, file string) {
 	}
 	r.leave()
 	c.removePod(pod)
-	c.remove(claim, snapshot, source)
+	c.Remove(claim, snapshot, source)
 }
 
 func restoreOnWrongNode(a, b *node) { convergence(a, b, "restore.yaml") }
@@ -204,16 +206,26 @@ func named(o *unstructured.Unstructured, name string) *unstructured.Unstructured
 // snapshotOf makes a VolumeSnapshot of a claim and does not wait for it.
 func (c *cluster) snapshotOf(claim *unstructured.Unstructured, name string) *unstructured.Unstructured {
 	c.t.Helper()
-	o := named(ofKind(example(c.t, "snapshot.yaml"), "VolumeSnapshot"), name)
+	o := named(kube.OfKind(repository.Example(c.t, "snapshot.yaml"), "VolumeSnapshot"), name)
 	_ = unstructured.SetNestedField(o.Object, claim.GetName(), "spec", "source", "persistentVolumeClaimName")
-	c.apply(o)
+	c.Apply(o)
 	return o
 }
 
 // claimNamed is the claim of volume.yaml under another name.
 func (n *node) claimNamed(name string) *unstructured.Unstructured {
 	n.c.t.Helper()
-	return n.claim([]*unstructured.Unstructured{named(ofKind(example(n.c.t, "volume.yaml"), "PersistentVolumeClaim"), name)})
+	return n.claim([]*unstructured.Unstructured{named(kube.OfKind(repository.Example(n.c.t, "volume.yaml"), "PersistentVolumeClaim"), name)})
+}
+
+// expansion: the resizer is on one node and the volume on the other.
+func expansion(_, b *node) {
+	claim := b.claimNamed("db")
+	v := b.use(claim)
+	v.write("100 orders")
+	b.expand(claim, v)
+	v.leave()
+	b.c.Remove(claim)
 }
 
 // lists: each node lists the snapshots that LVM has there, by the handles that Kubernetes knows, and no others.
@@ -226,23 +238,16 @@ func lists(a, b *node) {
 		all = append(all, first, second, claim)
 		var want []string
 		for _, o := range []*unstructured.Unstructured{first, second} {
-			content := c.content(c.awaitField(o, "true", "status", "readyToUse"))
+			content := c.content(c.AwaitField(o, "true", "status", "readyToUse"))
 			if node := content.GetLabels()[managedBy]; node != n.name {
 				c.t.Errorf("%s is managed by %q", o.GetName(), node)
 			}
-			want = append(want, field(content, "status", "snapshotHandle"))
-			c.documentedColumns("volumesnapshotcontents", content, field(content, "status", "snapshotHandle"), n.name)
+			want = append(want, kube.Field(content, "status", "snapshotHandle"))
+			c.documentedColumns("volumesnapshotcontents", content, kube.Field(content, "status", "snapshotHandle"), n.name)
 		}
-		volume := &unstructured.Unstructured{}
-		volume.SetAPIVersion("v1")
-		volume.SetKind("PersistentVolume")
-		volume.SetName(field(claim, "spec", "volumeName"))
-		volume, err := c.get(c.context(), volume)
-		if err != nil {
-			c.t.Fatal(err)
-		}
-		c.documentedColumns("pv", volume, field(volume, "spec", "csi", "volumeHandle"), n.name)
-		res, err := n.Controller.ListSnapshots(c.context(), &csi.ListSnapshotsRequest{})
+		volume := c.Must(kube.Object("v1", "PersistentVolume", kube.Field(claim, "spec", "volumeName")))
+		c.documentedColumns("pv", volume, kube.Field(volume, "spec", "csi", "volumeHandle"), n.name)
+		res, err := n.Controller.ListSnapshots(c.Context(), &csi.ListSnapshotsRequest{})
 		if err != nil {
 			c.t.Fatal(err)
 		}
@@ -263,13 +268,13 @@ func lists(a, b *node) {
 			c.t.Errorf("%s lists %v, and LVM has %v", n.name, lvs, onDisk)
 		}
 	}
-	c.remove(all...)
+	c.Remove(all...)
 }
 
 // documentedColumns has what `kubectl get RESOURCE -o custom-columns` of the documentation shows of an object compared.
 func (c *cluster) documentedColumns(resource string, o *unstructured.Unstructured, want ...string) {
 	c.t.Helper()
-	page, err := os.ReadFile("../../docs/explanation/sidecars-on-nodes.md")
+	page, err := os.ReadFile(repository.Path("docs/explanation/sidecars-on-nodes.md"))
 	if err != nil {
 		c.t.Fatal(err)
 	}
@@ -295,17 +300,17 @@ func wrongLabel(a, b *node) {
 	v.write("100 orders")
 	v.leave()
 	first := c.snapshotOf(source, "first")
-	handle := c.forget(c.awaitField(first, "true", "status", "readyToUse"))
+	handle := c.forget(c.AwaitField(first, "true", "status", "readyToUse"))
 
 	objects := preprovisioned(c, handle, b.name)
-	c.apply(objects...)
-	content, found := ofKind(objects, "VolumeSnapshotContent"), ofKind(objects, "VolumeSnapshot")
-	c.await("the VolumeSnapshot to say that it was not found", time.Minute, func(ctx context.Context) error {
-		got, err := c.get(ctx, found)
+	c.Apply(objects...)
+	content, found := kube.OfKind(objects, "VolumeSnapshotContent"), kube.OfKind(objects, "VolumeSnapshot")
+	c.Await("the VolumeSnapshot to say that it was not found", time.Minute, func(ctx context.Context) error {
+		got, err := c.Get(ctx, found)
 		if err != nil {
 			return err
 		}
-		message := field(got, "status", "error", "message")
+		message := kube.Field(got, "status", "error", "message")
 		if !strings.Contains(message, "can not find snapshot for snapshotID "+handle) {
 			return fmt.Errorf("its status is %v", got.Object["status"])
 		}
@@ -313,28 +318,28 @@ func wrongLabel(a, b *node) {
 		return nil
 	})
 	a.awaitLVs(1, 1)
-	c.patch(content, fmt.Sprintf(`{"metadata":{"labels":{%q:%q}}}`, managedBy, a.name))
-	c.awaitField(found, "true", "status", "readyToUse")
-	claim := named(ofKind(example(c.t, "restore.yaml"), "PersistentVolumeClaim"), "restored")
+	c.Patch(content, fmt.Sprintf(`{"metadata":{"labels":{%q:%q}}}`, managedBy, a.name))
+	c.AwaitField(found, "true", "status", "readyToUse")
+	claim := named(kube.OfKind(repository.Example(c.t, "restore.yaml"), "PersistentVolumeClaim"), "restored")
 	_ = unstructured.SetNestedField(claim.Object, found.GetName(), "spec", "dataSource", "name")
 	claim = a.claim([]*unstructured.Unstructured{claim})
 	r := a.use(claim)
 	r.reads("100 orders")
 	r.leave()
-	c.remove(claim, found, source)
+	c.Remove(claim, found, source)
 }
 
 // onePod: the scheduler keeps a second pod from a ReadWriteOncePod claim while there is a first.
 func onePod(n *node) {
 	c := n.c
-	objects := example(c.t, "block.yaml")
-	claim, first := claims(objects)[0], ofKind(objects, "Pod")
+	objects := repository.Example(c.t, "block.yaml")
+	claim, first := claims(objects)[0], kube.OfKind(objects, "Pod")
 	second := named(first.DeepCopy(), "second")
-	c.apply(claim, first)
-	claim = c.awaitField(claim, "Bound", "status", "phase")
+	c.Apply(claim, first)
+	claim = c.AwaitField(claim, "Bound", "status", "phase")
 	bound := c.awaitPod(first)
-	c.apply(second)
-	c.await("the second pod to be refused", time.Minute, func(ctx context.Context) error {
+	c.Apply(second)
+	c.Await("the second pod to be refused", time.Minute, func(ctx context.Context) error {
 		pod, err := c.CoreV1().Pods("default").Get(ctx, "second", metav1.GetOptions{})
 		if err != nil {
 			return err
@@ -352,19 +357,19 @@ func onePod(n *node) {
 		c.t.Errorf("the second pod is on %s, and its volume on %s", node, bound)
 	}
 	c.removePod(second)
-	c.remove(claim)
+	c.Remove(claim)
 }
 
 // awaitPod waits until the scheduler has found a node for a pod.
 func (c *cluster) awaitPod(pod *unstructured.Unstructured) string {
 	c.t.Helper()
 	var node string
-	c.await("pod "+pod.GetName()+" to be given a node", 90*time.Second, func(ctx context.Context) error {
-		got, err := c.get(ctx, pod)
+	c.Await("pod "+pod.GetName()+" to be given a node", 90*time.Second, func(ctx context.Context) error {
+		got, err := c.Get(ctx, pod)
 		if err != nil {
 			return err
 		}
-		if node = field(got, "spec", "nodeName"); node == "" {
+		if node = kube.Field(got, "spec", "nodeName"); node == "" {
 			return fmt.Errorf("its status is %v", got.Object["status"])
 		}
 		return nil
@@ -381,54 +386,45 @@ func nodeLostAndBack(a, b *node) {
 	v.write("100 orders")
 	kept, deleted := c.snapshotOf(lost, "kept"), c.snapshotOf(lost, "deleted")
 	for _, o := range []*unstructured.Unstructured{kept, deleted} {
-		c.awaitField(o, "true", "status", "readyToUse")
+		c.AwaitField(o, "true", "status", "readyToUse")
 	}
 	v.write("101 orders")
 	b.awaitLVs(1, 2)
 
 	m.power(c, false)
 	late := c.snapshotOf(lost, "late")
-	r, err := c.resource(deleted)
-	if err != nil {
-		c.t.Fatal(err)
-	}
-	if err := r.Delete(c.context(), deleted.GetName(), metav1.DeleteOptions{}); err != nil {
-		c.t.Fatal(err)
-	}
+	c.Delete(deleted)
 	meanwhile := c.snapshotOf(near, "meanwhile")
-	c.awaitField(meanwhile, "true", "status", "readyToUse")
-	if ready := field(c.content(c.awaitField(kept, "true", "status", "readyToUse")), "status", "readyToUse"); ready != "true" {
+	c.AwaitField(meanwhile, "true", "status", "readyToUse")
+	if ready := kube.Field(c.content(c.AwaitField(kept, "true", "status", "readyToUse")), "status", "readyToUse"); ready != "true" {
 		c.t.Errorf("the content of a snapshot of the lost node is ready: %q", ready)
 	}
 	for _, o := range []*unstructured.Unstructured{late, deleted} {
-		got, err := c.get(c.context(), o)
-		if err != nil {
-			c.t.Fatalf("%s: %v", o.GetName(), err)
-		}
-		if o == late && field(got, "status", "readyToUse") == "true" || o == deleted && got.GetDeletionTimestamp() == nil {
+		got := c.Must(o)
+		if o == late && kube.Field(got, "status", "readyToUse") == "true" || o == deleted && got.GetDeletionTimestamp() == nil {
 			c.t.Errorf("%s, whose node has no power: %v", o.GetName(), got.Object)
 		}
 	}
 
 	m.power(c, true)
 	daemonSet := new(appsv1.DaemonSet)
-	c.typed(ofKind(chart(c.t), "DaemonSet"), daemonSet)
+	c.typed(kube.OfKind(kube.Chart(c.t), "DaemonSet"), daemonSet)
 	b.dir = b.tempDir(c.t)
 	b.boot(daemonSet)
-	c.awaitField(late, "true", "status", "readyToUse")
-	c.remove(deleted)
+	c.AwaitField(late, "true", "status", "readyToUse")
+	c.Remove(deleted)
 	b.awaitLVs(1, 2)
 	v = b.use(lost)
 	v.reads("101 orders")
 	for name, text := range map[string]string{"kept": "100 orders", "late": "101 orders"} {
-		claim := named(ofKind(example(c.t, "restore.yaml"), "PersistentVolumeClaim"), "restored-"+name)
+		claim := named(kube.OfKind(repository.Example(c.t, "restore.yaml"), "PersistentVolumeClaim"), "restored-"+name)
 		_ = unstructured.SetNestedField(claim.Object, name, "spec", "dataSource", "name")
 		claim = b.claim([]*unstructured.Unstructured{claim})
 		restored := b.use(claim)
 		restored.reads(text)
 		restored.leave()
-		c.remove(claim)
+		c.Remove(claim)
 	}
 	v.leave()
-	c.remove(kept, late, meanwhile, near, lost)
+	c.Remove(kept, late, meanwhile, near, lost)
 }

@@ -11,6 +11,8 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/rest"
+
+	"github.com/lvmsnap/lvmsnap/test/e2e/kube"
 )
 
 // ofClass changes the class of a claim.
@@ -21,14 +23,14 @@ func ofClass(claim *unstructured.Unstructured, class string) *unstructured.Unstr
 
 // xfs: a restore is mounted beside its original, though both have the same UUID.
 func xfs(n *node) {
-	n.c.apply(example(n.c.t, "storageclasses.yaml")...)
+	n.c.Apply(repository.Example(n.c.t, "storageclasses.yaml")...)
 	const class = "lvmsnap-xfs"
-	source := n.claim([]*unstructured.Unstructured{ofClass(claims(example(n.c.t, "volume.yaml"))[0], class)})
+	source := n.claim([]*unstructured.Unstructured{ofClass(claims(repository.Example(n.c.t, "volume.yaml"))[0], class)})
 	v := n.use(source)
 	v.write("100 orders")
-	snapshot := n.c.snapshot(example(n.c.t, "snapshot.yaml"))
+	snapshot := n.c.snapshot(repository.Example(n.c.t, "snapshot.yaml"))
 	v.write("all gone")
-	restored := n.claim([]*unstructured.Unstructured{ofClass(claims(example(n.c.t, "restore.yaml"))[0], class)})
+	restored := n.claim([]*unstructured.Unstructured{ofClass(claims(repository.Example(n.c.t, "restore.yaml"))[0], class)})
 	r := n.use(restored)
 	for _, u := range []*volume{v, r} {
 		if fs := strings.TrimSpace(n.run(n.c.t, "stat", "-f", "-c", "%T", u.target)); fs != "xfs" {
@@ -43,55 +45,52 @@ func xfs(n *node) {
 	r = n.use(restored)
 	r.reads("101 orders")
 	r.leave()
-	n.c.remove(source, restored, snapshot)
+	n.c.Remove(source, restored, snapshot)
 }
 
 // volumeRetained: a class with reclaimPolicy Retain leaves the volume when its claim goes, a new claim gets it with its data, and
 // with the policy Delete it goes.
 func volumeRetained(n *node) {
 	c := n.c
-	c.apply(example(c.t, "storageclasses.yaml")...)
+	c.Apply(repository.Example(c.t, "storageclasses.yaml")...)
 	retained := func() *unstructured.Unstructured {
-		return ofClass(claims(example(c.t, "volume.yaml"))[0], "lvmsnap-fast")
+		return ofClass(claims(repository.Example(c.t, "volume.yaml"))[0], "lvmsnap-fast")
 	}
 	claim := n.claim([]*unstructured.Unstructured{retained()})
 	v := n.use(claim)
 	v.write("100 orders")
 	v.leave()
-	volume := &unstructured.Unstructured{}
-	volume.SetAPIVersion("v1")
-	volume.SetKind("PersistentVolume")
-	volume.SetName(field(claim, "spec", "volumeName"))
-	c.remove(claim)
-	c.awaitField(volume, string(corev1.VolumeReleased), "status", "phase")
+	volume := kube.Object("v1", "PersistentVolume", kube.Field(claim, "spec", "volumeName"))
+	c.Remove(claim)
+	c.AwaitField(volume, string(corev1.VolumeReleased), "status", "phase")
 	n.awaitLVs(1, 0)
 
-	c.patch(volume, `{"spec":{"claimRef":null}}`)
-	c.awaitField(volume, string(corev1.VolumeAvailable), "status", "phase")
+	c.Patch(volume, `{"spec":{"claimRef":null}}`)
+	c.AwaitField(volume, string(corev1.VolumeAvailable), "status", "phase")
 	again := retained()
 	_ = unstructured.SetNestedField(again.Object, volume.GetName(), "spec", "volumeName")
 	again = n.claim([]*unstructured.Unstructured{again})
 	v = n.use(again)
 	v.reads("100 orders")
 	v.leave()
-	c.patch(volume, `{"spec":{"persistentVolumeReclaimPolicy":"Delete"}}`)
-	c.remove(again)
+	c.Patch(volume, `{"spec":{"persistentVolumeReclaimPolicy":"Delete"}}`)
+	c.Remove(again)
 	n.awaitLVs(0, 0)
 }
 
 // schedule does what the CronJob's kubectl would: it makes the snapshot in the ConfigMap, with the rights of the CronJob's account.
 func schedule(n *node) {
 	c := n.c
-	source := n.claim(example(c.t, "volume.yaml"))
-	objects := example(c.t, "scheduled.yaml")
-	c.apply(objects...)
-	account := field(ofKind(objects, "CronJob"), "spec", "jobTemplate", "spec", "template", "spec", "serviceAccountName")
+	source := n.claim(repository.Example(c.t, "volume.yaml"))
+	objects := repository.Example(c.t, "scheduled.yaml")
+	c.Apply(objects...)
+	account := kube.Field(kube.OfKind(objects, "CronJob"), "spec", "jobTemplate", "spec", "template", "spec", "serviceAccountName")
 	client, err := dynamic.NewForConfig(&rest.Config{Host: c.url(), BearerToken: c.token("default", account), TLSClientConfig: rest.TLSClientConfig{Insecure: true}})
 	if err != nil {
 		c.t.Fatal(err)
 	}
-	manifest := parse(c.t, field(ofKind(objects, "ConfigMap"), "data", "snapshot.yaml"))[0]
-	mapping, err := c.mapper.RESTMapping(manifest.GroupVersionKind().GroupKind(), manifest.GroupVersionKind().Version)
+	manifest := kube.Parse(c.t, kube.Field(kube.OfKind(objects, "ConfigMap"), "data", "snapshot.yaml"))[0]
+	mapping, err := c.Mapping(manifest)
 	if err != nil {
 		c.t.Fatal(err)
 	}
@@ -101,9 +100,9 @@ func schedule(n *node) {
 		if err != nil {
 			c.t.Fatal(err)
 		}
-		all = append(all, c.awaitField(made, "true", "status", "readyToUse"))
+		all = append(all, c.AwaitField(made, "true", "status", "readyToUse"))
 	}
 	n.awaitLVs(1, len(all))
-	c.remove(append(all, source)...)
-	c.remove(objects...)
+	c.Remove(append(all, source)...)
+	c.Remove(objects...)
 }

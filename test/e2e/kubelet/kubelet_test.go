@@ -8,7 +8,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -18,6 +17,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
+	"github.com/lvmsnap/lvmsnap/test/e2e/kube"
 	"github.com/lvmsnap/lvmsnap/test/lab/labtest"
 )
 
@@ -31,11 +31,11 @@ func TestKubelet(t *testing.T) {
 	labtest.VolumeGroup(t, labtest.Options{Name: volumeGroup, Disks: 2, ThinPool: thinPool, PoolSize: "4g"})
 	p.containerd()
 	c := controlPlane(p)
-	c.crds()
+	c.CRDs()
 	c.kubelet()
-	manifests, helm := manifests(t), helm(t)
-	c.apply(controller(t)...)
-	c.apply(manifests...)
+	manifests, helm := manifests(t), kube.Chart(t)
+	c.Apply(controller(t)...)
+	c.Apply(manifests...)
 	c.awaitDriver()
 	for _, flow := range []struct {
 		name string
@@ -47,15 +47,15 @@ func TestKubelet(t *testing.T) {
 		{"fsGroup", fsGroup},
 		{"driver killed", driverKilled},
 		{"helm", func(c *cluster) {
-			c.remove(reversed(manifests)...)
+			c.Remove(reversed(manifests)...)
 			// As docs/how-to/install.md says: --create-namespace, and its label.
-			namespace := named(manifests, "Namespace", systemNamespace)
-			c.apply(namespace)
-			c.apply(helm...)
+			namespace := kube.Named(manifests, "Namespace", systemNamespace)
+			c.Apply(namespace)
+			c.Apply(helm...)
 			c.awaitDriver()
 			snapshotAndRestore(c)
 			// Pods that end after containerd would keep the volume group.
-			c.remove(append(reversed(helm), namespace)...)
+			c.Remove(append(reversed(helm), namespace)...)
 		}},
 	} {
 		if !t.Run(flow.name, func(t *testing.T) { flow.run(c.in(t)) }) {
@@ -64,16 +64,15 @@ func TestKubelet(t *testing.T) {
 	}
 }
 
+const repository kube.Repository = "../../.."
+
 func manifests(t *testing.T) []*unstructured.Unstructured {
-	return kustomize(t, "kustomize/overlays/default")
+	return repository.Kustomize(t, "kustomize/overlays/default")
 }
 
 func controller(t *testing.T) []*unstructured.Unstructured {
-	return kustomize(t, "snapshot-controller")
+	return repository.Kustomize(t, "snapshot-controller")
 }
-
-// helm is what the Helm chart renders without values.
-func helm(t *testing.T) []*unstructured.Unstructured { return file(t, environment(t, "E2E_CHART")) }
 
 func reversed(objects []*unstructured.Unstructured) []*unstructured.Unstructured {
 	out := slices.Clone(objects)
@@ -81,25 +80,10 @@ func reversed(objects []*unstructured.Unstructured) []*unstructured.Unstructured
 	return out
 }
 
-// crds applies external-snapshotter's own, from its module.
-func (c *cluster) crds() {
-	c.t.Helper()
-	files, err := filepath.Glob(filepath.Join(environment(c.t, "E2E_CRDS"), "snapshot.storage.k8s.io_*.yaml"))
-	if err != nil || len(files) == 0 {
-		c.t.Fatalf("no CRDs in $E2E_CRDS (%v): run make e2e-kubelet", err)
-	}
-	for _, f := range files {
-		for _, o := range file(c.t, f) {
-			c.apply(o)
-			c.awaitCondition(o, "Established")
-		}
-	}
-}
-
 // awaitDriver waits until all that the manifests run is ready, and kubelet has the driver.
 func (c *cluster) awaitDriver() {
 	c.t.Helper()
-	await(c.t, "kubelet to have registered the driver", 10*time.Minute, func(ctx context.Context) error {
+	kube.Await(c.t, "kubelet to have registered the driver", 10*time.Minute, func(ctx context.Context) error {
 		node, err := c.StorageV1().CSINodes().Get(ctx, nodeName, metav1.GetOptions{})
 		if err != nil {
 			return err
@@ -111,7 +95,7 @@ func (c *cluster) awaitDriver() {
 		}
 		return fmt.Errorf("the CSINode has %v; %s", node.Spec.Drivers, c.pods(ctx))
 	})
-	await(c.t, "the DaemonSet and the Deployments to be ready", 10*time.Minute, func(ctx context.Context) error {
+	kube.Await(c.t, "the DaemonSet and the Deployments to be ready", 10*time.Minute, func(ctx context.Context) error {
 		daemonSet, err := c.AppsV1().DaemonSets(systemNamespace).Get(ctx, "lvmsnap-node", metav1.GetOptions{})
 		if err != nil {
 			return err
@@ -129,7 +113,7 @@ func (c *cluster) awaitDriver() {
 		}
 		return nil
 	})
-	c.t.Log(c.pods(c.context()))
+	c.t.Log(c.pods(c.Context()))
 }
 
 // pods says how those of the manifests are.

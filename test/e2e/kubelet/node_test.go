@@ -20,6 +20,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
+	"github.com/lvmsnap/lvmsnap/test/e2e/kube"
 	"github.com/lvmsnap/lvmsnap/test/lab/labtest"
 )
 
@@ -121,7 +122,7 @@ disabled_plugins = ["io.containerd.internal.v1.opt", "io.containerd.snapshotter.
     conf_dir = %q
 `, criSocket, pauseImage, cniConfigDir))
 	p.start("containerd", "containerd", "--config", config)
-	await(t, "containerd to answer", time.Minute, func(ctx context.Context) error {
+	kube.Await(t, "containerd to answer", time.Minute, func(ctx context.Context) error {
 		return exec.CommandContext(ctx, "ctr", "--address", criSocket, "version").Run()
 	})
 }
@@ -136,8 +137,8 @@ func TestImages(t *testing.T) {
 	have, _ := os.ReadFile(marker)
 	var want strings.Builder
 	var missing []string
-	for _, name := range append(imageNames(slices.Concat(manifests(t), controller(t), helm(t), example(t, "volume.yaml"))), pauseImage) {
-		id, err := os.ReadFile(filepath.Join(environment(t, "E2E_IMAGES"), archiveOf(name)+".id"))
+	for _, name := range append(imageNames(slices.Concat(manifests(t), controller(t), kube.Chart(t), repository.Example(t, "volume.yaml"))), pauseImage) {
+		id, err := os.ReadFile(filepath.Join(kube.Environment(t, "E2E_IMAGES"), archiveOf(name)+".id"))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -170,7 +171,7 @@ func (p *programs) image(name string) {
 	begin := time.Now()
 	ctr := []string{"ctr", "--address", criSocket, "--namespace", "k8s.io", "images"}
 	archive := archiveOf(name)
-	labtest.Run(p.t, append(ctr, "import", filepath.Join(environment(p.t, "E2E_IMAGES"), archive+".tar"))...)
+	labtest.Run(p.t, append(ctr, "import", filepath.Join(kube.Environment(p.t, "E2E_IMAGES"), archive+".tar"))...)
 	if !strings.Contains(name, "/") {
 		name = "docker.io/library/" + name
 	}
@@ -222,7 +223,7 @@ func (c *cluster) kubelet() {
 	c.start("kubelet", c.built("kubelet"), "--config="+c.write("kubelet.yaml", kubeletConfig), "--kubeconfig="+c.kubeletAccess(),
 		"--root-dir=/var/lib/kubelet", "--hostname-override="+nodeName, "--node-ip="+nodeAddress, "--cert-dir=/var/lib/kubelet/pki", "--v=2",
 		"--housekeeping-interval=1m") // statistics that nobody asks for
-	await(c.t, "the node to be ready", 5*time.Minute, func(ctx context.Context) error {
+	kube.Await(c.t, "the node to be ready", 5*time.Minute, func(ctx context.Context) error {
 		node, err := c.CoreV1().Nodes().Get(ctx, nodeName, metav1.GetOptions{})
 		if err != nil {
 			return err

@@ -13,6 +13,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
+	"github.com/lvmsnap/lvmsnap/test/e2e/kube"
 	"github.com/lvmsnap/lvmsnap/test/lab/labtest"
 )
 
@@ -27,25 +28,25 @@ func (c *cluster) user(name string, claim *unstructured.Unstructured) *unstructu
 	c.t.Helper()
 	text := `{apiVersion: v1, kind: Pod, metadata: {name: ` + name + `}, spec: {terminationGracePeriodSeconds: 1, containers: [
   {name: app, image: "busybox:1.37", command: [sleep, infinity], `
-	if field(claim, "spec", "volumeMode") == "Block" {
+	if kube.Field(claim, "spec", "volumeMode") == "Block" {
 		text += `volumeDevices: [{name: data, devicePath: ` + device + `}]`
 	} else {
 		text += `volumeMounts: [{name: data, mountPath: /data}]`
 	}
-	return parse(c.t, text+`}], volumes: [{name: data, persistentVolumeClaim: {claimName: `+claim.GetName()+`}}]}}`)[0]
+	return kube.Parse(c.t, text+`}], volumes: [{name: data, persistentVolumeClaim: {claimName: `+claim.GetName()+`}}]}}`)[0]
 }
 
 // running makes a pod, and waits until it runs.
 func (c *cluster) running(pod *unstructured.Unstructured) *unstructured.Unstructured {
 	c.t.Helper()
-	c.apply(pod)
-	return c.awaitField(pod, string(corev1.PodRunning), "status", "phase")
+	c.Apply(pod)
+	return c.AwaitField(pod, string(corev1.PodRunning), "status", "phase")
 }
 
 // exec is `kubectl exec POD -- sh -c COMMAND`, of containerd itself: the API's way would need a client of its own.
 func (c *cluster) exec(pod *unstructured.Unstructured, command string) string {
 	c.t.Helper()
-	got, err := c.CoreV1().Pods("default").Get(c.context(), pod.GetName(), metav1.GetOptions{})
+	got, err := c.CoreV1().Pods("default").Get(c.Context(), pod.GetName(), metav1.GetOptions{})
 	if err != nil {
 		c.t.Fatal(err)
 	}
@@ -63,7 +64,7 @@ var execs int
 // output is `kubectl logs`.
 func (c *cluster) output(pod *unstructured.Unstructured) string {
 	c.t.Helper()
-	text, err := c.CoreV1().Pods("default").GetLogs(pod.GetName(), &corev1.PodLogOptions{}).DoRaw(c.context())
+	text, err := c.CoreV1().Pods("default").GetLogs(pod.GetName(), &corev1.PodLogOptions{}).DoRaw(c.Context())
 	if err != nil {
 		c.t.Fatal(err)
 	}
@@ -88,12 +89,12 @@ func (c *cluster) written(pod *unstructured.Unstructured) {
 func (c *cluster) snapshot(o *unstructured.Unstructured, size string) {
 	c.t.Helper()
 	before := time.Now().Truncate(time.Second)
-	c.apply(o)
-	ready := c.awaitField(o, "true", "status", "readyToUse")
-	if got := field(ready, "status", "restoreSize"); got != size {
+	c.Apply(o)
+	ready := c.AwaitField(o, "true", "status", "readyToUse")
+	if got := kube.Field(ready, "status", "restoreSize"); got != size {
 		c.t.Errorf("restoreSize is %q, want %s", got, size)
 	}
-	created, err := time.Parse(time.RFC3339, field(ready, "status", "creationTime"))
+	created, err := time.Parse(time.RFC3339, kube.Field(ready, "status", "creationTime"))
 	if err != nil || created.Before(before) || created.After(time.Now()) {
 		c.t.Errorf("creationTime is %s (%v), and it was made after %s", created, err, before)
 	}
@@ -102,7 +103,7 @@ func (c *cluster) snapshot(o *unstructured.Unstructured, size string) {
 // awaitLVs waits until LVM has so many volumes and snapshots of the driver's, and nothing else but the pool.
 func (c *cluster) awaitLVs(volumes, snapshots int) {
 	c.t.Helper()
-	await(c.t, fmt.Sprintf("%d volumes and %d snapshots in LVM", volumes, snapshots), 6*time.Minute, func(context.Context) error {
+	kube.Await(c.t, fmt.Sprintf("%d volumes and %d snapshots in LVM", volumes, snapshots), 6*time.Minute, func(context.Context) error {
 		have := strings.Fields(labtest.Run(c.t, "lvs", "--noheadings", "-o", "lv_name", volumeGroup))
 		have = slices.DeleteFunc(have, func(name string) bool { return name == thinPool })
 		count := func(prefix string) (n int) {

@@ -3,7 +3,6 @@
 package kubelet_test
 
 import (
-	"context"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -12,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/lvmsnap/lvmsnap/test/e2e/kube"
 	"github.com/lvmsnap/lvmsnap/test/lab/labtest"
 )
 
@@ -32,7 +32,7 @@ func newPrograms(t *testing.T) *programs {
 // start starts a program, which ends with the test. One that ends by itself fails the test.
 func (p *programs) start(name, path string, args ...string) {
 	p.t.Helper()
-	log, err := os.Create(filepath.Join(environment(p.t, "E2E_LOGS"), name+".log")) // on the host, to be read afterwards
+	log, err := os.Create(filepath.Join(kube.Environment(p.t, "E2E_LOGS"), name+".log")) // on the host, to be read afterwards
 	if err != nil {
 		p.t.Fatal(err)
 	}
@@ -67,17 +67,7 @@ func (p *programs) start(name, path string, args ...string) {
 // built is a program of $E2E_BIN.
 func (p *programs) built(name string) string {
 	p.t.Helper()
-	return filepath.Join(environment(p.t, "E2E_BIN"), name)
-}
-
-// environment is what make e2e-kubelet says.
-func environment(t *testing.T, name string) string {
-	t.Helper()
-	value := os.Getenv(name)
-	if value == "" {
-		t.Fatalf("%s is not set: run make e2e-kubelet", name)
-	}
-	return value
+	return filepath.Join(kube.Environment(p.t, "E2E_BIN"), name)
 }
 
 func (p *programs) write(name, text string) string {
@@ -95,7 +85,7 @@ func (p *programs) showLogs() {
 		return
 	}
 	files := map[string]string{}
-	programs, _ := filepath.Glob(filepath.Join(environment(p.t, "E2E_LOGS"), "*.log"))
+	programs, _ := filepath.Glob(filepath.Join(kube.Environment(p.t, "E2E_LOGS"), "*.log"))
 	for _, file := range programs {
 		files[filepath.Base(file)] = file
 	}
@@ -110,27 +100,5 @@ func (p *programs) showLogs() {
 			text = append([]byte("..."), text[len(text)-enough:]...)
 		}
 		p.t.Logf("the log of %s:\n%s", name, text)
-	}
-}
-
-// await asks until there is no error.
-func await(t *testing.T, what string, limit time.Duration, ask func(context.Context) error) {
-	t.Helper()
-	begin := time.Now()
-	ctx, cancel := context.WithTimeout(context.Background(), limit)
-	defer cancel()
-	tick := time.NewTicker(250 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		err := ask(ctx)
-		if err == nil {
-			t.Logf("%s: %.1f s", what, time.Since(begin).Seconds())
-			return
-		}
-		select {
-		case <-ctx.Done():
-			t.Fatalf("waited %s for %s: %v", limit, what, err)
-		case <-tick.C:
-		}
 	}
 }

@@ -108,9 +108,13 @@ They are given .root and, where it makes a difference, .nodeDeployment.
     {{- include "lvmsnap.kubeAPI" .root | nindent 4 }}
   ports:
     - { name: resizer, containerPort: 9810 }
+  startupProbe: # nothing is served until the driver has answered, which may be on its way to this node
+    httpGet: { path: /healthz/leader-election, port: resizer }
+    periodSeconds: 5
+    timeoutSeconds: 5
+    failureThreshold: 60
   livenessProbe:
     httpGet: { path: /healthz/leader-election, port: resizer }
-    initialDelaySeconds: 10
     periodSeconds: 20
     timeoutSeconds: 5
   {{- include "lvmsnap.unprivileged" . | nindent 2 }}
