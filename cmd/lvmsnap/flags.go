@@ -18,6 +18,8 @@ import (
 	"github.com/lvmsnap/lvmsnap/pkg/driver"
 	"github.com/lvmsnap/lvmsnap/pkg/lvm"
 	"github.com/lvmsnap/lvmsnap/pkg/mount"
+	"github.com/lvmsnap/lvmsnap/pkg/percentage"
+	"github.com/lvmsnap/lvmsnap/pkg/storage/thin"
 )
 
 // options are the flags. Scripts and manifests depend on their names: they do not change.
@@ -62,7 +64,7 @@ func newFlagSet(o *options) *pflag.FlagSet {
 	fs.StringVar(&o.workDir, "work-dir", "/run/lvmsnap", "a `directory` for run-time files; with --host-namespace, the same on the host")
 	fs.BoolVar(&o.hostNamespace, "host-namespace", false, "run commands in the host's mount namespace (for a container that shares the host's PID namespace)")
 	fs.StringVar(&o.kubeletDir, "kubelet-dir", "", "refuse staging and target paths that are not in this `directory`, and symbolic links below it; empty allows any path")
-	o.poolDataReserve, o.poolMetadataReserve = 5, 10
+	o.poolDataReserve, o.poolMetadataReserve = thin.DefaultDataReservePercent, thin.DefaultMetadataReservePercent
 	fs.Var(&o.poolDataReserve, "pool-data-reserve", "create nothing in a thin pool with less than this `percentage` of its data free")
 	fs.Var(&o.poolMetadataReserve, "pool-metadata-reserve", "create nothing in a thin pool with less than this `percentage` of its metadata free")
 	o.overprovisionRatio, o.poolThreshold, o.poolPercent = 3, 100, 20
@@ -160,22 +162,7 @@ func (o *options) validate() error {
 }
 
 // percent is a flag value: 5, 5% or 2.5%, from 0 to less than 100.
-type percent float64
-
-func (p *percent) String() string { return strconv.FormatFloat(float64(*p), 'g', -1, 64) + "%" }
-
-// Set implements pflag.Value.
-func (p *percent) Set(s string) error {
-	f, err := strconv.ParseFloat(strings.TrimSuffix(s, "%"), 64)
-	if err != nil || !(f >= 0 && f < 100) {
-		return fmt.Errorf("%q is not a percentage from 0 to less than 100", s)
-	}
-	*p = percent(f)
-	return nil
-}
-
-// Type implements pflag.Value.
-func (p *percent) Type() string { return "percentage" }
+type percent = percentage.Value
 
 // threshold is a flag value: as percent, from 50 to 100. LVM takes what is less than 50 for 50 (lvmthin(7)); here it is an error.
 type threshold float64

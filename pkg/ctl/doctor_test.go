@@ -165,7 +165,10 @@ var unhealthy = map[string]struct {
 		want: []string{"MetadataSnapshotHeld"}, words: "release_metadata_snap",
 	},
 	"missing module": {
-		make: func(n *fakeNode, _ storage.Volume) { n.kernel.targets = []string{"linear"} },
+		make: func(n *fakeNode, _ storage.Volume) {
+			n.kernel.targets = []string{"linear"}
+			n.modules("kernel/drivers/md/dm-mod.ko: ")
+		},
 		want: []string{"ModuleMissing", "ModuleMissing"}, words: "modprobe dm_thin_pool",
 	},
 	"missing tool": {
@@ -178,10 +181,10 @@ var unhealthy = map[string]struct {
 				if args[0] != "lvmconfig" {
 					return n.lvm(args)
 				}
-				return "scan_lvs=1\nuse_lvmlockd=1\nthin_pool_autoextend_threshold=80\nexecutable=\"/no/dmeventd\"\nlocking_dir=\"/no/such/dir\"\n", 0
+				return "use_lvmlockd=1\nthin_pool_autoextend_threshold=80\nexecutable=\"/no/dmeventd\"\nlocking_dir=\"/no/such/dir\"\n", 0
 			}
 		},
-		want: []string{"DmeventdMissing", "LVsAreScanned", "LockDaemon", "LockingDirMissing"}, words: "devices/scan_lvs=0",
+		want: []string{"DmeventdMissing", "LockDaemon", "LockingDirMissing"}, words: "global/use_lvmlockd=0",
 	},
 	"full metadata area": {
 		make: func(n *fakeNode, _ storage.Volume) { n.textBytes, n.textLimit = 960, 1000 },
