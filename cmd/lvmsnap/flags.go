@@ -18,6 +18,8 @@ import (
 	"github.com/lvmsnap/lvmsnap/pkg/driver"
 	"github.com/lvmsnap/lvmsnap/pkg/lvm"
 	"github.com/lvmsnap/lvmsnap/pkg/mount"
+	"github.com/lvmsnap/lvmsnap/pkg/percentage"
+	"github.com/lvmsnap/lvmsnap/pkg/storage/thin"
 )
 
 // options are the flags. Scripts and manifests depend on their names: they do not change.
@@ -82,7 +84,7 @@ func addIdentityFlags(fs *pflag.FlagSet, o *options) {
 
 // How much room and time things may take.
 func addRoomFlags(fs *pflag.FlagSet, o *options) {
-	o.poolDataReserve, o.poolMetadataReserve = 5, 10
+	o.poolDataReserve, o.poolMetadataReserve = thin.DefaultDataReservePercent, thin.DefaultMetadataReservePercent
 	fs.Var(&o.poolDataReserve, "pool-data-reserve", "create nothing in a thin pool that has less than this `percentage` of its data free: '5', '5%' or '2.5%', below 100; 0 is no reserve")
 	fs.Var(&o.poolMetadataReserve, "pool-metadata-reserve", "create nothing in a thin pool that has less than this `percentage` of its metadata free, as above")
 	o.overprovisionRatio, o.poolThreshold, o.poolPercent = 3, 100, 20
@@ -185,22 +187,7 @@ func (o *options) validate() error {
 }
 
 // percent is a flag value: 5, 5% or 2.5%, from 0 to less than 100.
-type percent float64
-
-func (p *percent) String() string { return strconv.FormatFloat(float64(*p), 'g', -1, 64) + "%" }
-
-// Set implements pflag.Value.
-func (p *percent) Set(s string) error {
-	f, err := strconv.ParseFloat(strings.TrimSuffix(s, "%"), 64)
-	if err != nil || !(f >= 0 && f < 100) {
-		return fmt.Errorf("%q is not a percentage from 0 to less than 100", s)
-	}
-	*p = percent(f)
-	return nil
-}
-
-// Type implements pflag.Value.
-func (p *percent) Type() string { return "percentage" }
+type percent = percentage.Value
 
 // threshold is a flag value: as percent, from 50 to 100. LVM takes what is less than 50 for 50 (lvmthin(7)); here it is an error.
 type threshold float64

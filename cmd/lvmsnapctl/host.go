@@ -35,14 +35,11 @@ func open(_ context.Context, s ctl.Settings) (*ctl.Host, error) {
 	host := hostexec.Host{Namespace: s.HostNamespace}
 	kernel := &dm.Control{}
 	w := &wiring{settings: s, host: host, kernel: kernel}
-	inspector, closeReaders, err := w.inspector(ctl.ReadOnly(lvm.Exec{Runner: host}), nil, s.VolumeGroups)
+	inspector, err := w.inspector(ctl.ReadOnly(lvm.Exec{Runner: host}), nil, s.VolumeGroups)
 	if err != nil {
-		return nil, errors.Join(err, kernel.Close())
+		return nil, err
 	}
-	out := &ctl.Host{
-		Groups: s.VolumeGroups, Inspector: inspector, Runner: host, Kernel: kernel, Locks: w.locks, Recover: w.recover,
-		Close: func() error { return errors.Join(closeReaders(), kernel.Close()) },
-	}
+	out := &ctl.Host{Groups: s.VolumeGroups, Inspector: inspector, Runner: host, Kernel: kernel, Locks: w.locks, Recover: w.recover}
 	if s.HostNamespace {
 		out.Root = hostRoot
 	}
@@ -67,38 +64,26 @@ type wiring struct {
 	kernel   *dm.Control
 }
 
-// inspector reads metadata from the disks, one reader a group.
-func (w *wiring) inspector(exec lvm.Executor, locks lvm.Locker, names []string) (*storage.Inspector, func() error, error) {
-	var readers []*lvm.DiskReader
-	closeAll := func() error {
-		var errs []error
-		for _, r := range readers {
-			errs = append(errs, r.Close())
-		}
-		return errors.Join(errs...)
-	}
+// inspector reads metadata from the disks, one reader a group. None is closed: that would wait for a disk that does not answer, and
+// the end of the process does it.
+func (w *wiring) inspector(exec lvm.Executor, locks lvm.Locker, names []string) (*storage.Inspector, error) {
 	var groups []*lvm.Group
 	for _, name := range names {
-		reader := &lvm.DiskReader{}
-		readers = append(readers, reader)
-		g, err := lvm.NewGroup(name, lvm.GroupOptions{Executor: exec, Reader: reader, Locks: locks})
+		g, err := lvm.NewGroup(name, lvm.GroupOptions{Executor: exec, Reader: &lvm.DiskReader{}, Locks: locks})
 		if err != nil {
-			return nil, nil, errors.Join(err, closeAll())
+			return nil, err
 		}
 		groups = append(groups, g)
 	}
-	inspector, err := storage.NewInspector(storage.Options{
+	return storage.NewInspector(storage.Options{
 		Driver: w.settings.DriverName, NodeID: w.settings.NodeID, Groups: groups, Kernel: w.kernel,
 		Backends: map[storage.Type]storage.Backend{
-			// The reserves are the driver's defaults: they only decide from when on a pool is said to be low.
-			storage.TypeThin:  thin.New(thin.Options{Kernel: w.kernel, DataReservePercent: 5, MetadataReservePercent: 10}),
+			storage.TypeThin: thin.New(thin.Options{
+				Kernel: w.kernel, DataReservePercent: float64(w.settings.DataReserve), MetadataReservePercent: float64(w.settings.MetadataReserve),
+			}),
 			storage.TypeThick: thick.New(w.kernel),
 		},
 	})
-	if err != nil {
-		return nil, nil, errors.Join(err, closeAll())
-	}
-	return inspector, closeAll, nil
 }
 
 // locks are where LVM says that they are, which in a container with --host-namespace is on the host.
@@ -128,10 +113,9 @@ func (w *wiring) recover(ctx context.Context, group string, alone bool) (_ map[s
 	if err != nil {
 		return nil, err
 	}
-	inspector, closeReaders, err := w.inspector(lvm.Exec{Runner: w.host, Env: env}, locks, []string{group})
+	inspector, err := w.inspector(lvm.Exec{Runner: w.host, Env: env}, locks, []string{group})
 	if err != nil {
 		return nil, err
 	}
-	defer func() { err = errors.Join(err, closeReaders()) }()
 	return inspector.Recover(ctx, group, alone)
 }

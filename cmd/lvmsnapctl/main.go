@@ -14,16 +14,19 @@ import (
 	"golang.org/x/term"
 
 	"github.com/lvmsnap/lvmsnap/pkg/ctl"
+	"github.com/lvmsnap/lvmsnap/pkg/hostexec"
 )
 
 // version is set by the Makefile (-X main.version), from git.
 var version = "unknown"
 
-func main() {
+func main() { os.Exit(hostexec.Apart(run)) }
+
+func run() int {
 	// A signal ends questions, and has what must be given back given back; the second, by the default action, ends at once.
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	context.AfterFunc(ctx, stop)
-	os.Exit(ctl.Run(ctx, env(), os.Args[1:]))
+	return ctl.Run(ctx, env(), os.Args[1:])
 }
 
 func env() ctl.Env {

@@ -3,13 +3,13 @@ package ctl
 import (
 	"archive/tar"
 	"bytes"
-	"cmp"
 	"compress/gzip"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -30,16 +30,20 @@ func (a *app) bundleCommand() *cobra.Command {
 		Short: "Writes what is needed to find out what is wrong into a .tar.gz",
 		Long: `Writes what is needed to find out what is wrong into a .tar.gz: versions, the inventory and doctor's findings as JSON, what LVM, the kernel
 and device-mapper say of the driver's volume groups, LVM's settings that are not its defaults, mounts of the driver's volumes, LVM processes
-and what they wait for, and device-mapper's lines of the kernel log.
+and what they wait for, the driver's metrics (where it serves any) and its log (of the unit lvmsnap; a pod's is with kubectl logs), and of the
+kernel log what names a device of the groups by its present name or number, what device-mapper says of metadata, and which tasks hang.
 
 Nothing else goes in: no environment, no command lines, no Kubernetes objects, no content of a volume, nothing of other volume groups. The names
-of claims, snapshots and namespaces are in it. Look into it before you send it to somebody.`,
+of claims, snapshots and namespaces are in it. Look into it before you send it to somebody.
+
+From a pod, without -t, which would change the bytes: kubectl exec -n lvmsnap-system POD -c lvmsnap -- lvmsnapctl support-bundle -f - > bundle.tar.gz`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return a.with(cmd.Context(), func(h *Host) error { return a.bundle(cmd.Context(), h, file) })
 		},
 	}
-	cmd.Flags().StringVarP(&file, "file", "f", "", "write to this `file`, - for standard output; default lvmsnap-support-TIME.tar.gz")
+	cmd.Flags().StringVarP(&file, "file", "f", "", "write to this `file`, - for standard output; default lvmsnap-support-TIME.tar.gz, where nothing can be written in --work-dir")
+	a.workDirFlag(cmd)
 	return cmd
 }
 
@@ -47,16 +51,31 @@ func (a *app) bundle(ctx context.Context, h *Host, file string) (err error) {
 	if file == "-" {
 		return a.writeBundle(ctx, h, a.Out)
 	}
-	file = cmp.Or(file, "lvmsnap-support-"+a.Now().UTC().Format("20060102T150405Z")+".tar.gz")
-	f, err := os.OpenFile(file, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600) //nolint:gosec // where the caller wants it
+	f, err := a.bundleFile(file)
 	if err != nil {
 		return err
 	}
 	if err = errors.Join(a.writeBundle(ctx, h, f), f.Close()); err != nil {
-		return errors.Join(err, os.Remove(file))
+		return errors.Join(err, os.Remove(f.Name()))
 	}
-	_, err = fmt.Fprintln(a.Out, file)
+	_, err = fmt.Fprintln(a.Out, f.Name())
 	return err
+}
+
+// bundleFile makes the file that was asked for, or one in the current directory; a container's is read-only, and it has another.
+func (a *app) bundleFile(file string) (*os.File, error) {
+	create := func(file string) (*os.File, error) {
+		return os.OpenFile(file, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600) //nolint:gosec // where the caller wants it
+	}
+	if file != "" {
+		return create(file)
+	}
+	file = "lvmsnap-support-" + a.Now().UTC().Format("20060102T150405Z") + ".tar.gz"
+	f, err := create(file)
+	if err == nil || errors.Is(err, fs.ErrExist) {
+		return f, err
+	}
+	return create(filepath.Join(a.WorkDir, file))
 }
 
 // archive is a .tar.gz in the making.
@@ -113,11 +132,13 @@ func (a *app) writeBundle(ctx context.Context, h *Host, w io.Writer) error {
 	}
 	mounts, err := os.ReadFile("/proc/self/mounts")
 	t.add("mounts.txt", lines(mounts, err, func(line string) bool { return h.isDevice(strings.TrimPrefix(line, "/dev/mapper/")) }))
-	t.add("processes.txt", []byte(processes()))
-	log, err := kernelLog()
-	t.add("kernel.txt", lines(log, err, func(line string) bool {
-		return strings.Contains(line, "device-mapper") || strings.Contains(line, "dm-") || strings.Contains(line, "blocked for more than")
-	}))
+	var running strings.Builder
+	for _, p := range h.processes() {
+		running.WriteString(p.String() + "\n")
+	}
+	t.add("processes.txt", []byte(running.String()))
+	limited(func(ctx context.Context) { t.add("kernel.txt", h.kernelLines(ctx)) })
+	limited(func(ctx context.Context) { t.add("metrics.txt", metrics(ctx, a.driverFlag("metrics-address", ""))) })
 	return errors.Join(t.err, t.tar.Close(), zip.Close())
 }
 
@@ -137,6 +158,7 @@ func bundleCommands(groups []string) []question {
 		lvm("vgs.txt", "vgs", "--options", "vg_name,vg_attr,vg_size,vg_free,vg_extent_size,vg_mda_count,vg_mda_size,vg_mda_free,vg_seqno,vg_missing_pv_count,pv_name,pv_size,pv_free,pv_attr"),
 		{file: "lvmconfig.txt", argv: []string{"lvm", "lvmconfig", "--typeconfig", "diff"}},
 		{file: "lvm-version.txt", argv: []string{"lvm", "version"}},
+		{file: "driver.log", argv: []string{"journalctl", "--unit", "lvmsnap", "--since", "-2d", "--lines", "10000", "--output", "short-iso", "--no-pager"}},
 		{file: "thin-tools.txt", argv: []string{"thin_check", "-V"}},
 		{file: "dmsetup-info.txt", argv: []string{"dmsetup", "info", "--columns", "--noheadings"}, ofGroups: true},
 		{file: "dmsetup-status.txt", argv: []string{"dmsetup", "status", "--noflush"}, ofGroups: true},
@@ -190,42 +212,4 @@ func system(root string) string {
 	}
 	release, err := os.ReadFile(filepath.Join("/", root, "etc/os-release")) //nolint:gosec // the host's own
 	return out + string(lines(release, err, func(line string) bool { return strings.HasPrefix(line, "PRETTY_NAME=") }))
-}
-
-// programs whose processes are worth a line.
-var programs = []string{"lvm", "lvs", "vgs", "pvs", "lvcreate", "lvremove", "lvchange", "lvextend", "lvconvert", "vgchange", "dmsetup", "dmeventd", "lvmsnap", "lvmsnapctl"}
-
-// processes are those of LVM and the driver, with their states and what they wait for in the kernel, without their arguments.
-func processes() string {
-	dirs, _ := filepath.Glob("/proc/[0-9]*")
-	var out strings.Builder
-	for _, dir := range dirs {
-		name, err := os.ReadFile(filepath.Join(dir, "comm")) //nolint:gosec // the kernel's
-		if err != nil || !slices.Contains(programs, strings.TrimSpace(string(name))) {
-			continue
-		}
-		state := "?"
-		if stat, err := os.ReadFile(filepath.Join(dir, "stat")); err == nil { //nolint:gosec // the kernel's
-			if _, rest, ok := strings.Cut(string(stat), ") "); ok && rest != "" {
-				state = rest[:1]
-			}
-		}
-		wait, _ := os.ReadFile(filepath.Join(dir, "wchan")) //nolint:gosec // the kernel's
-		fmt.Fprintf(&out, "%s\t%s\t%s\t%s\n", filepath.Base(dir), strings.TrimSpace(string(name)), state, wait)
-	}
-	return out.String()
-}
-
-// kernelLog is all of it that the kernel still has. syslog(2)
-func kernelLog() ([]byte, error) {
-	n, err := unix.Klogctl(unix.SYSLOG_ACTION_SIZE_BUFFER, nil)
-	if err != nil {
-		return nil, fmt.Errorf("kernel log: %w", err)
-	}
-	buf := make([]byte, n)
-	n, err = unix.Klogctl(unix.SYSLOG_ACTION_READ_ALL, buf)
-	if err != nil {
-		return nil, fmt.Errorf("kernel log: %w", err)
-	}
-	return buf[:n], nil
 }

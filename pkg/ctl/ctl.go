@@ -4,6 +4,7 @@
 package ctl
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -15,7 +16,9 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/lvmsnap/lvmsnap/pkg/lvm"
+	"github.com/lvmsnap/lvmsnap/pkg/percentage"
 	"github.com/lvmsnap/lvmsnap/pkg/storage"
+	"github.com/lvmsnap/lvmsnap/pkg/storage/thin"
 )
 
 // The exit codes. Scripts depend on them.
@@ -26,6 +29,8 @@ const (
 	ExitFindings = 3 // doctor: something is wrong
 	ExitNotFound = 4 // there is no such object
 )
+
+const defaultDriver = "csi.lvmsnap.io"
 
 var (
 	errUsage    = errors.New("usage")
@@ -46,6 +51,10 @@ type Settings struct {
 	HostNamespace bool
 	WorkDir       string
 	Verbose       int
+	Timeout       time.Duration // of one look at a group
+
+	// Of pools' data and metadata: they decide from when on a pool is said to be low.
+	DataReserve, MetadataReserve percentage.Value
 }
 
 // Env is where lvmsnapctl runs.
@@ -56,6 +65,7 @@ type Env struct {
 	Width    int  // of the terminal; 0 is unknown
 	Now      func() time.Time
 	Version  string
+	Proc     string   // of the kernel's processes: empty, or a directory
 	Defaults Settings // of the flags, by the environment
 	// Open reaches the node. Tests put fakes there.
 	Open func(context.Context, Settings) (*Host, error)
@@ -115,7 +125,7 @@ func New(env Env) *cobra.Command {
 		Long:  longHelp,
 		Args:  noArgs, SilenceUsage: true, SilenceErrors: true, Version: env.Version,
 		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: false},
-		PersistentPreRunE: func(*cobra.Command, []string) error { return a.check() },
+		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error { return errors.Join(a.check(), a.asTheDriver(cmd.Flags())) },
 		RunE:              func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	root.SetOut(env.Out)
@@ -124,10 +134,14 @@ func New(env Env) *cobra.Command {
 	f := root.PersistentFlags()
 	f.StringSliceVar(&a.VolumeGroups, "volume-group", env.Defaults.VolumeGroups,
 		"a volume group of the driver's (repeatable, or comma-separated), as its own flag; default $LVMSNAP_VOLUME_GROUP, else every group in which the driver has something")
-	f.StringVar(&a.DriverName, "driver-name", "csi.lvmsnap.io", "the `name` of the CSI driver, as its own flag")
+	f.StringVar(&a.DriverName, "driver-name", defaultDriver, "the `name` of the CSI driver, as its own flag")
 	f.StringVar(&a.NodeID, "node-id", env.Defaults.NodeID, "the `name` of this node, as the driver's own flag, which is part of handles; default $NODE_NAME, else the host name")
 	f.BoolVar(&a.HostNamespace, "host-namespace", false, "run LVM in the host's mount namespace, as the driver's own flag")
+	a.DataReserve, a.MetadataReserve = thin.DefaultDataReservePercent, thin.DefaultMetadataReservePercent
+	f.Var(&a.DataReserve, "pool-data-reserve", "of how much free data a pool is said to be low, as the driver's own flag, whose value is taken from the driver that runs, if there is one")
+	f.Var(&a.MetadataReserve, "pool-metadata-reserve", "the same of its metadata")
 	f.StringVar(&a.color, "color", "auto", "color `when`: auto (on a terminal, unless NO_COLOR is set), always or never")
+	f.DurationVar(&a.Timeout, "timeout", defaultTimeout, "how `long` to wait for what one volume group has to say: a disk may not answer, and the other groups are shown then")
 	f.IntVarP(&a.Verbose, "verbosity", "v", 0, "what the engine logs, to standard error: 1 errors and what is put right, 4 LVM's commands")
 	fixed(root, "color", "auto", "always", "never")
 	complete(root, "volume-group", func(cmd *cobra.Command) []string {
@@ -149,6 +163,9 @@ func (a *app) check() error {
 		a.paint = false
 	default:
 		return usageError("--color: %q is not auto, always or never", a.color)
+	}
+	if a.Timeout <= 0 {
+		return usageError("--timeout: %s is not positive", a.Timeout)
 	}
 	for i, name := range a.VolumeGroups {
 		if err := lvm.ValidateName(name); err != nil {
@@ -194,6 +211,8 @@ func (a *app) groups(ctx context.Context) ([]string, error) {
 	if len(a.VolumeGroups) > 0 {
 		return a.VolumeGroups, nil
 	}
+	ctx, cancel := context.WithTimeoutCause(ctx, a.Timeout, fmt.Errorf("no answer for %s (--timeout)", a.Timeout))
+	defer cancel()
 	found, err := a.Discover(ctx, a.Settings)
 	if err != nil {
 		return nil, fmt.Errorf("find the driver's volume groups (--volume-group names them): %w", err)
@@ -212,15 +231,18 @@ func (a *app) open(ctx context.Context) (*Host, error) {
 	}
 	s := a.Settings
 	s.VolumeGroups = groups
-	return a.Open(ctx, s)
+	h, err := a.Open(ctx, s)
+	if err == nil {
+		h.proc, h.timeout, h.looks = cmp.Or(a.Proc, "/proc"), a.Timeout, newLooks(groups, a.Timeout)
+	}
+	return h, err
 }
 
 // with runs fn on the node.
-func (a *app) with(ctx context.Context, fn func(*Host) error) (err error) {
+func (a *app) with(ctx context.Context, fn func(*Host) error) error {
 	h, err := a.open(ctx)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, h.close()) }()
 	return fn(h)
 }

@@ -44,8 +44,12 @@ it is what I/O or a pool hangs on; what then remains to be removed, the driver r
 	cmd.Flags().DurationVar(&a.settle, "settle", defaultSettle, "how `long` after the first look there is a second one, if there is a reason for it")
 	cmd.Flags().BoolVar(&fix, "fix", false, "put right what interrupted LVM commands left")
 	cmd.Flags().BoolVar(&space, "space", false, "also compare what LVM and each thin pool have, which has the kernel keep a snapshot of the pool's metadata for a moment")
-	cmd.Flags().StringVar(&a.WorkDir, "work-dir", "/run/lvmsnap", "a `directory` for run-time files of --fix; with --host-namespace, the same on the host")
+	a.workDirFlag(cmd)
 	return cmd
+}
+
+func (a *app) workDirFlag(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&a.WorkDir, "work-dir", "/run/lvmsnap", "a `directory` for run-time files, as the driver's own flag; with --host-namespace, the same on the host")
 }
 
 // diagnosis is what doctor says.
@@ -102,47 +106,53 @@ func (a *app) diagnose(ctx context.Context, h *Host, space bool) (*diagnosis, er
 			}
 		}
 		d.Groups = append(d.Groups, one)
-		found, err := a.settled(ctx, h, one)
-		if err != nil {
-			if ctx.Err() != nil {
-				return nil, err
-			}
-			found = append(found, storage.Finding{
-				Severity: storage.SeverityInaccessible, Reason: "GroupUnreadable", Object: g, Message: err.Error(),
-				Cure: "see `vgs`, `pvs`, the device filters in lvm.conf and the kernel log: a disk may be missing, or not answer",
-			})
-		}
-		d.Findings = append(d.Findings, found...)
 	}
-	return d, nil
+	found, err := a.settled(ctx, h, d.Groups)
+	d.Findings = append(d.Findings, found...)
+	return d, err
 }
 
-// settled are the findings of a group without those that pass by themselves.
-func (a *app) settled(ctx context.Context, h *Host, g groupDiagnosis) ([]storage.Finding, error) {
-	first, err := h.groupFindings(ctx, g)
-	if err != nil || !slices.ContainsFunc(first, passing) {
-		return first, err
+// settled are the findings of all groups, and of who works on them, without those that pass by themselves.
+func (a *app) settled(ctx context.Context, h *Host, groups []groupDiagnosis) ([]storage.Finding, error) {
+	first, processes := h.findings(ctx, groups), h.processes()
+	if stuck := stuckFindings(processes, processes); ctx.Err() == nil && len(stuck) == 0 && !slices.ContainsFunc(first, passing) {
+		return first, nil
 	}
 	select {
 	case <-time.After(a.settle):
 	case <-ctx.Done():
 		return nil, context.Cause(ctx)
 	}
-	second, err := h.groupFindings(ctx, g)
-	return slices.DeleteFunc(second, func(f storage.Finding) bool { return f.Passing && !contains(first, f) }), err
+	second := slices.DeleteFunc(h.findings(ctx, groups), func(f storage.Finding) bool { return f.Passing && !contains(first, f) })
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
+	}
+	return append(second, stuckFindings(processes, h.processes())...), nil
+}
+
+// findings are those of each group, or that it cannot be looked at.
+func (h *Host) findings(ctx context.Context, groups []groupDiagnosis) []storage.Finding {
+	var out []storage.Finding
+	found, errs := askAll(h, func(group string) ([]storage.Finding, error) {
+		i := slices.IndexFunc(groups, func(g groupDiagnosis) bool { return g.Name == group })
+		return h.groupFindings(ctx, groups[i])
+	})
+	for i, g := range groups {
+		out = append(out, found[i]...)
+		if errs[i] != nil {
+			out = append(out, storage.Finding{
+				Severity: storage.SeverityInaccessible, Reason: "GroupUnreadable", Object: g.Name, Message: errs[i].Error(),
+				Cure: "see `vgs`, `pvs`, the device filters in lvm.conf and the kernel log: a disk may be missing, or not answer",
+			})
+		}
+	}
+	return out
 }
 
 func (h *Host) groupFindings(ctx context.Context, g groupDiagnosis) ([]storage.Finding, error) {
 	out, err := h.Inspector.Findings(ctx, g.Name, g.DriverRuns)
 	if err != nil {
 		return out, err
-	}
-	if g.locks.Dir != "" {
-		locked, err := lockFinding("/proc", g.locks.Dir, g.Name)
-		if err != nil {
-			return out, err
-		}
-		out = append(out, locked...)
 	}
 	inv, err := h.Inspector.Inventory(ctx, g.Name)
 	if err != nil {
@@ -250,7 +260,7 @@ func (a *app) fix(ctx context.Context, h *Host, before *diagnosis, space bool) (
 			continue
 		}
 		for _, g := range after.Groups {
-			if g.DriverRuns && strings.HasPrefix(f.Object, g.Name) && f.Cure == "" {
+			if group, _, _ := strings.Cut(f.Object, "/"); g.DriverRuns && group == g.Name && f.Cure == "" {
 				after.Findings[i].Cure = "the driver, which is at work, does it with its next change"
 			}
 		}

@@ -180,7 +180,10 @@ var unhealthy = map[string]struct {
 		want: []string{"MetadataSnapshotHeld"}, words: "release_metadata_snap",
 	},
 	"missing module": {
-		make: func(n *fakeNode, _ storage.Volume) { n.kernel.targets = []string{"linear"} },
+		make: func(n *fakeNode, _ storage.Volume) {
+			n.kernel.targets = []string{"linear"}
+			n.modules("kernel/drivers/md/dm-mod.ko: ")
+		},
 		want: []string{"ModuleMissing", "ModuleMissing", "ModuleMissing"}, words: "modprobe dm_thin_pool",
 	},
 	"missing tool": {
@@ -193,13 +196,13 @@ var unhealthy = map[string]struct {
 				if args[0] != "lvmconfig" {
 					return n.lvm(args)
 				}
-				return "scan_lvs=1\nuse_lvmlockd=1\nthin_pool_autoextend_threshold=80\nsnapshot_autoextend_threshold=70\n" +
+				return "use_lvmlockd=1\nthin_pool_autoextend_threshold=80\nsnapshot_autoextend_threshold=70\n" +
 					"volume_list=[\"data2\", \"other/v\"]\nread_only_volume_list=[\"data/v\"]\nexecutable=\"/no/dmeventd\"\nlocking_dir=\"/no/such/dir\"\n", 0
 			}
 		},
 		want: []string{
-			"DmeventdMissing", "DmeventdMissing", "LVsAreScanned", "LockDaemon", "LockingDirMissing", "VolumeListExcludes", "VolumesReadOnly",
-		}, words: "devices/scan_lvs=0",
+			"DmeventdMissing", "DmeventdMissing", "LockDaemon", "LockingDirMissing", "VolumeListExcludes", "VolumesReadOnly",
+		}, words: "global/use_lvmlockd=0",
 	},
 	"full metadata area": {
 		make: func(n *fakeNode, _ storage.Volume) { n.textBytes, n.textLimit = 960, 1000 },
@@ -370,8 +373,9 @@ func TestFindingsAreDocumented(t *testing.T) {
 	}
 	want := map[string]bool{
 		"OrphanedDevice": true, "RemovalUnfinished": true, "Leftover": true, "PoolBehind": false, "PoolTransactionMismatch": false, "DiskMissing": false,
-		"GroupLocked": false, "ThinDeviceLost": false, "ThinDeviceUnknown": false, "PoolNotCompared": false, "ContentIncomplete": false, "RAIDRecovering": false,
+		"ThinDeviceLost": false, "ThinDeviceUnknown": false, "PoolNotCompared": false, "ContentIncomplete": false, "RAIDRecovering": false,
 		"StateUnknown": false, "GroupUnreadable": false, "DeviceMapperMissing": false, "ConfigUnreadable": false, "UdevMissing": false, "FullPoolsHang": false,
+		"LVMCommandStuck": false, "PhysicalVolumeHidden": false, "LVsAreScanned": false,
 	}
 	for _, tt := range unhealthy {
 		for _, reason := range tt.want {

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -52,6 +53,13 @@ type fakeNode struct {
 	out, err bytes.Buffer
 	terminal bool
 	noGroup  bool // discovery finds nothing
+	groups   []string
+	hang     func(args []string) error // before LVM answers what lvmsnapctl asks
+	proc     string
+	// of lvmsnapctl
+	dataReserve, metadataReserve float64
+	hostNamespace                bool
+	root                         string // of the host's files
 	// of the group's metadata; a limit of 0 is that it cannot be read from the disks
 	textBytes, textLimit int64
 }
@@ -84,13 +92,14 @@ func (k *fakeKernel) Targets(context.Context) ([]string, error) { return k.targe
 
 func newNode(t *testing.T) *fakeNode {
 	t.Helper()
-	n := &fakeNode{t: t, LVM: lvmtest.New(), now: begin, locks: lvm.FileLocks{Dir: t.TempDir()}}
+	n := &fakeNode{t: t, LVM: lvmtest.New(), now: begin, locks: lvm.FileLocks{Dir: t.TempDir()}, groups: []string{group}, dataReserve: 5, metadataReserve: 10, proc: t.TempDir(), root: t.TempDir()}
 	n.AddGroup(group, 100*gib)
 	n.AddPool(group, pool, 40*gib, 128*mib, 64<<10, true)
 	n.kernel = &fakeKernel{LVM: n.LVM, targets: []string{"linear", "raid", "snapshot", "snapshot-origin", "thin", "thin-pool"}}
 	n.programs = map[string]func([]string) (string, int){
-		"lvm":        n.lvm,
-		"thin_check": says("0.9.0"), "thin_ls": says(""), "mkfs.ext4": says(""), "mkfs.xfs": says(""), "mkfs.btrfs": says(""), "dmsetup": says(""),
+		"lvm":                  n.lvm,
+		"lvm without settings": says(""),
+		"thin_check":           says("0.9.0"), "thin_ls": says(""), "mkfs.ext4": says(""), "mkfs.xfs": says(""), "mkfs.btrfs": says(""), "dmsetup": says(""),
 	}
 	n.engine = n.open()
 	return n
@@ -106,7 +115,7 @@ func (n *fakeNode) lvm(args []string) (string, int) {
 	case "version":
 		return "  LVM version:     2.03.16(2) (2022-05-18)\n", 0
 	case "lvmconfig":
-		return "scan_lvs=0\nudev_sync=0\nthin_pool_autoextend_threshold=100\nuse_lvmlockd=0\nlocking_dir=\"/\"\n", 0
+		return "udev_sync=0\nthin_pool_autoextend_threshold=100\nuse_lvmlockd=0\nlocking_dir=\"/\"\n", 0
 	default:
 		return "", 0
 	}
@@ -116,7 +125,11 @@ func (n *fakeNode) lvm(args []string) (string, int) {
 type programs struct{ n *fakeNode }
 
 func (p programs) Run(_ context.Context, c hostexec.Command) (hostexec.Result, error) {
-	program, ok := p.n.programs[c.Name]
+	name := c.Name
+	if slices.Contains(c.Env, "LVM_SYSTEM_DIR=/nonexistent") {
+		name += " without settings"
+	}
+	program, ok := p.n.programs[name]
 	if !ok {
 		return hostexec.Result{}, fmt.Errorf("start %s: not found", c.Name)
 	}
@@ -134,13 +147,17 @@ func (n *fakeNode) options(exec lvm.Executor, locks lvm.Locker) storage.Options 
 	if n.textLimit > 0 {
 		o.Reader = disks{n}
 	}
-	g, err := lvm.NewGroup(group, o)
-	n.ok(err)
+	var groups []*lvm.Group
+	for _, name := range n.groups {
+		g, err := lvm.NewGroup(name, o)
+		n.ok(err)
+		groups = append(groups, g)
+	}
 	return storage.Options{
-		Driver: "csi.lvmsnap.io", NodeID: node, Groups: []*lvm.Group{g}, Kernel: n.kernel, Now: func() time.Time { return n.now },
+		Driver: "csi.lvmsnap.io", NodeID: node, Groups: groups, Kernel: n.kernel, Now: func() time.Time { return n.now },
 		Fill: storage.FillOptions{Filler: n.LVM, Wait: 10 * time.Second, Checkpoint: time.Nanosecond},
 		Backends: map[storage.Type]storage.Backend{
-			storage.TypeThin:  thin.New(thin.Options{Kernel: n.kernel, DataReservePercent: 5, MetadataReservePercent: 10}),
+			storage.TypeThin:  thin.New(thin.Options{Kernel: n.kernel, DataReservePercent: n.dataReserve, MetadataReservePercent: n.metadataReserve}),
 			storage.TypeThick: thick.New(n.kernel),
 		},
 	}
@@ -168,6 +185,11 @@ func (q questions) Run(ctx context.Context, args ...string) (lvm.Output, error) 
 	if lvmtest.Changes(args) {
 		q.n.t.Errorf("a command that only looks ran lvm %s", strings.Join(args, " "))
 	}
+	if q.n.hang != nil {
+		if err := q.n.hang(args); err != nil {
+			return lvm.Output{}, err
+		}
+	}
 	return q.n.Run(ctx, args...)
 }
 
@@ -177,7 +199,7 @@ func (n *fakeNode) ctl(args ...string) int {
 	n.out.Reset()
 	n.err.Reset()
 	return ctl.Run(n.t.Context(), ctl.Env{
-		Out: &n.out, Err: &n.err, Terminal: n.terminal, Now: func() time.Time { return n.now }, Version: "v1.2.3",
+		Out: &n.out, Err: &n.err, Terminal: n.terminal, Now: func() time.Time { return n.now }, Version: "v1.2.3", Proc: n.proc,
 		Discover: func(context.Context, ctl.Settings) ([]string, error) {
 			if n.noGroup {
 				return nil, nil
@@ -185,12 +207,13 @@ func (n *fakeNode) ctl(args ...string) int {
 			return []string{group}, nil
 		},
 		Open: func(_ context.Context, s ctl.Settings) (*ctl.Host, error) {
+			n.dataReserve, n.metadataReserve, n.hostNamespace = float64(s.DataReserve), float64(s.MetadataReserve), s.HostNamespace
 			inspector, err := storage.NewInspector(n.options(questions{n}, nil))
 			if err != nil {
 				return nil, err
 			}
 			return &ctl.Host{
-				Groups: s.VolumeGroups, Inspector: inspector, Runner: programs{n}, Kernel: n.kernel,
+				Groups: s.VolumeGroups, Inspector: inspector, Runner: programs{n}, Kernel: n.kernel, Root: n.root,
 				Locks: func(context.Context) (lvm.FileLocks, error) { return n.locks, nil },
 				Recover: func(ctx context.Context, group string, alone bool) (map[storage.RecoveryKind]int64, error) {
 					i, err := storage.NewInspector(n.options(n.LVM, nil))

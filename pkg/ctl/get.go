@@ -176,14 +176,14 @@ func (a *app) volumeTable(i *Inventory, wide bool) *table {
 	t.header = append(t.header, "STATE")
 	for _, v := range i.Volumes {
 		row := []cell{
-			plain(dash(v.Claim)), plain(v.Name), plain(size(v.SizeBytes)), plain(v.Type), plain(where(v.VolumeGroup, v.Pool)),
+			plain(cmp.Or(v.Claim, "-")), plain(v.Name), plain(size(v.SizeBytes)), plain(v.Type), plain(where(v.VolumeGroup, v.Pool)),
 			plain(fmt.Sprint(v.Snapshots)), plain(age(a.Now(), v.CreatedAt)),
 		}
 		if space {
 			row = append(row, spaceCells(v.Space)...)
 		}
 		if wide {
-			row = append(row, plain(dash(i.titleOf(v.VolumeGroup, v.Source))), plain(cmp.Or(v.FSType, v.Access)), plain(fmt.Sprint(v.OpenCount)), plain(v.LogicalVolume))
+			row = append(row, plain(cmp.Or(i.titleOf(v.VolumeGroup, v.Source), "-")), plain(cmp.Or(v.FSType, v.Access)), plain(fmt.Sprint(v.OpenCount)), plain(v.LogicalVolume))
 		}
 		t.add(append(row, cell{v.State, a.paint.state(v.State, v.Conditions)})...)
 	}
@@ -220,7 +220,7 @@ func (a *app) snapshotTable(i *Inventory, wide bool) *table {
 	t.header = append(t.header, "STATE")
 	for _, s := range i.Snapshots {
 		row := []cell{
-			plain(s.title()), plain(dash(i.sourceOf(&s))), plain(size(s.SizeBytes)), plain(s.Type), plain(where(s.VolumeGroup, s.Pool)),
+			plain(s.title()), plain(cmp.Or(i.sourceOf(&s), "-")), plain(size(s.SizeBytes)), plain(s.Type), plain(where(s.VolumeGroup, s.Pool)),
 			a.cowCell(s.COW), plain(fmt.Sprint(len(s.Dependents))), plain(age(a.Now(), s.CreatedAt)),
 		}
 		if space {

@@ -6,7 +6,10 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
+	"time"
 
+	"github.com/lvmsnap/lvmsnap/pkg/bounded"
 	"github.com/lvmsnap/lvmsnap/pkg/dm"
 	"github.com/lvmsnap/lvmsnap/pkg/hostexec"
 	"github.com/lvmsnap/lvmsnap/pkg/lvm"
@@ -31,14 +34,37 @@ type Host struct {
 	Locks func(context.Context) (lvm.FileLocks, error)
 	// Recover puts right what interrupted commands left in a group; alone is storage.Inspector.Recover's.
 	Recover func(ctx context.Context, group string, alone bool) (map[storage.RecoveryKind]int64, error)
-	Close   func() error
+
+	proc    string // of the kernel's processes
+	timeout time.Duration
+	looks   map[string]*bounded.Question[any] // by group
 }
 
-func (h *Host) close() error {
-	if h.Close == nil {
-		return nil
+// defaultTimeout is more than the 3 s that the engine gives each pool and disk to answer: what else there is of the group is shown then.
+const defaultTimeout = 10 * time.Second
+
+func newLooks(groups []string, limit time.Duration) map[string]*bounded.Question[any] {
+	out := map[string]*bounded.Question[any]{}
+	for _, name := range groups {
+		out[name] = bounded.New[any](limit)
 	}
-	return h.Close()
+	return out
+}
+
+// askAll looks at all groups at once, by one question for each: a group that does not answer keeps nobody from the others, and is not asked
+// again before it has. The answers and errors are in the order of the groups.
+func askAll[T any](h *Host, ask func(group string) (T, error)) ([]T, []error) {
+	answers, errs := make([]T, len(h.Groups)), make([]error, len(h.Groups))
+	var all sync.WaitGroup
+	for i, name := range h.Groups {
+		all.Go(func() {
+			answer, err := h.looks[name].Ask(func() (any, error) { return ask(name) })
+			answers[i], _ = answer.(T)
+			errs[i] = err
+		})
+	}
+	all.Wait()
+	return answers, errs
 }
 
 // readOnly lets only questions through, and has LVM answer them without any lock and without asking the kernel: an

@@ -139,10 +139,10 @@ type Inventory struct {
 func (h *Host) inventory(ctx context.Context, space bool) (*Inventory, error) {
 	out := &Inventory{Groups: []Group{}, Pools: []Pool{}, Volumes: []Volume{}, Snapshots: []Snapshot{}} // not null in JSON
 	var failed error
-	for _, name := range h.Groups {
-		inv, err := h.Inspector.Inventory(ctx, name)
-		if err != nil {
-			failed = errors.Join(failed, fmt.Errorf("volume group %s: %w", name, err))
+	all, errs := askAll(h, func(group string) (storage.Inventory, error) { return h.Inspector.Inventory(ctx, group) })
+	for i, inv := range all {
+		if errs[i] != nil {
+			failed = errors.Join(failed, fmt.Errorf("volume group %s: %w", h.Groups[i], errs[i]))
 			continue
 		}
 		out.add(inv)

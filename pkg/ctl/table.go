@@ -155,13 +155,6 @@ func span(d time.Duration) string {
 	}
 }
 
-func dash(text string) string {
-	if text == "" {
-		return "-"
-	}
-	return text
-}
-
 func size(n int64) string { return storage.HumanBytes(n) }
 
 func percentText(n float64) string { return fmt.Sprintf("%.1f%%", n) }

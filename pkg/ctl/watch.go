@@ -20,7 +20,7 @@ func (a *app) watchCommand() *cobra.Command {
 		Long: `Follows the copies and wipes of volumes until there are none, with the time left. How far one is stands in the volume's tag, which the driver
 renews every minute, with what is on stable storage by then; from one to the next, what the kernel has counted of writes to the device
 is added. So a copy into a thin pool, which does not write zeroes, is seen to move once a minute. While no driver is at work nothing moves,
-and that is said.`,
+and that is said. A group that cannot be looked at does not end it while something was being copied there or is elsewhere.`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if interval <= 0 {
@@ -40,6 +40,7 @@ type track struct {
 	tag         int64 // what the tag said last
 	writtenThen int64 // what the kernel had counted then
 	kind, title string
+	group       string
 	total       int64
 	waits       bool // no driver is at work
 }
@@ -52,9 +53,9 @@ func (a *app) watch(ctx context.Context, h *Host, interval time.Duration) error 
 	tracks := map[string]*track{}
 	lines := 0
 	for {
-		inv, err := h.inventory(ctx, false)
-		if err != nil {
-			return err
+		inv, failed := h.inventory(ctx, false)
+		if ctx.Err() != nil {
+			return stopped(ctx)
 		}
 		var all []*track
 		seen := map[string]bool{}
@@ -79,17 +80,28 @@ func (a *app) watch(ctx context.Context, h *Host, interval time.Duration) error 
 		}
 		lines = 0
 		for key, t := range tracks {
-			if !seen[key] {
+			switch {
+			case seen[key]:
+			case inv.group(t.group).Name == "": // nobody can look there now
+				all = append(all, t)
+			default:
 				_, _ = fmt.Fprintf(a.Out, "%s  %s: done, or given up\n", t.title, t.kind)
 				delete(tracks, key)
 			}
 		}
 		if len(all) == 0 {
+			if failed != nil {
+				return failed
+			}
 			_, err := fmt.Fprintln(a.Out, "Nothing is being copied or wiped.")
 			return err
 		}
 		for _, t := range all {
-			if _, err := fmt.Fprintln(a.Out, a.trackLine(t)); err != nil {
+			line := a.trackLine(t)
+			if inv.group(t.group).Name == "" {
+				line += ", as of the last look: volume group " + t.group + " cannot be looked at"
+			}
+			if _, err := fmt.Fprintln(a.Out, line); err != nil {
 				return err
 			}
 			lines++
@@ -97,18 +109,23 @@ func (a *app) watch(ctx context.Context, h *Host, interval time.Duration) error 
 		select {
 		case <-time.After(interval):
 		case <-ctx.Done():
-			if errors.Is(ctx.Err(), context.Canceled) {
-				return nil // Ctrl-C is how one stops looking
-			}
-			return context.Cause(ctx)
+			return stopped(ctx)
 		}
 	}
+}
+
+// stopped: Ctrl-C is how one stops looking.
+func stopped(ctx context.Context) error {
+	if errors.Is(ctx.Err(), context.Canceled) {
+		return nil
+	}
+	return context.Cause(ctx)
 }
 
 // follow brings a track up to date. Written is what the kernel has counted of the device, -1 when it is not there.
 func (a *app) follow(t *track, v *Volume, written int64) *track {
 	if t == nil {
-		t = &track{first: v.Fill.DoneBytes, since: a.Now(), tag: v.Fill.DoneBytes, writtenThen: written, kind: v.Fill.Kind, title: v.title(), total: v.Fill.TotalBytes}
+		t = &track{first: v.Fill.DoneBytes, since: a.Now(), tag: v.Fill.DoneBytes, writtenThen: written, kind: v.Fill.Kind, title: v.title(), group: v.VolumeGroup, total: v.Fill.TotalBytes}
 	}
 	if t.tag != v.Fill.DoneBytes || written < t.writtenThen {
 		t.tag, t.writtenThen = v.Fill.DoneBytes, written

@@ -2,7 +2,6 @@ package storage
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 
@@ -126,16 +125,7 @@ func (v *view) poolFindings(ctx context.Context, _ bool) ([]Finding, error) {
 			f.Fixable = !p.Active && c.Reason == PoolInactive
 			out = append(out, f)
 		}
-	}
-	for _, lv := range v.lvs {
-		if lv.Attr.Type() != lvm.TypeThinPool {
-			continue
-		}
-		more, err := v.transactionFindings(ctx, lv)
-		if err != nil {
-			return out, err
-		}
-		out = append(out, more...)
+		out = append(out, v.transactionFindings(ctx, p)...)
 	}
 	return out, nil
 }
@@ -144,31 +134,27 @@ func fromCondition(object string, c Condition) Finding {
 	return Finding{Severity: c.Severity, Reason: c.Reason, Object: object, Message: c.Message}
 }
 
-// transactionFindings compare how many changes LVM and the kernel have counted of a pool; docs/adr/0014.
-func (v *view) transactionFindings(ctx context.Context, pool lvm.LV) ([]Finding, error) {
-	st, err := v.e.kernel.PoolStatus(ctx, v.group.Name(), pool.Name)
+// transactionFindings compare how many changes LVM and the kernel have counted of a pool that is active; docs/adr/0014.
+func (v *view) transactionFindings(ctx context.Context, p Pool) []Finding {
+	pool, ok := v.find(p.Name)
 	switch {
-	case errors.Is(err, dm.ErrNoDevice) || st.Mode == dm.PoolFailed:
-		return nil, nil
-	case err != nil:
-		return nil, err
-	case pool.TransactionID == st.TransactionID:
-		return nil, nil
-	case pool.TransactionID != st.TransactionID+1:
+	case !ok || !p.Active || pool.TransactionID == p.Transaction:
+		return nil
+	case pool.TransactionID != p.Transaction+1:
 		return []Finding{{
 			Severity: SeverityDegraded, Reason: reasonTransaction, Object: v.path(pool.Name), Passing: true,
 			Message: fmt.Sprintf("LVM has transaction %d of thin pool %s and the kernel %d: the group was restored from another moment, or its disk "+
 				"lost what it had confirmed. Nothing can be made in the pool or removed from it",
-				pool.TransactionID, v.path(pool.Name), st.TransactionID),
+				pool.TransactionID, v.path(pool.Name), p.Transaction),
 			Cure: fmt.Sprintf("copy the data away first. Then vgcfgbackup --file FILE %s, set transaction_id of %s in it to %d, and "+
-				"vgcfgrestore --force --yes --file FILE %s; lvconvert --repair does not help", v.group.Name(), pool.Name, st.TransactionID, v.group.Name()),
-		}}, nil
+				"vgcfgrestore --force --yes --file FILE %s; lvconvert --repair does not help", v.group.Name(), pool.Name, p.Transaction, v.group.Name()),
+		}}
 	}
 	f := Finding{Severity: SeverityDegraded, Object: v.path(pool.Name), Passing: true, Fixable: true}
-	i := slices.IndexFunc(v.lvs, func(lv lvm.LV) bool { return lv.Pool == pool.Name && lv.TransactionID == st.TransactionID })
+	i := slices.IndexFunc(v.lvs, func(lv lvm.LV) bool { return lv.Pool == pool.Name && lv.TransactionID == p.Transaction })
 	if i < 0 {
 		f.Reason, f.Message = reasonRemoval, fmt.Sprintf("thin pool %s still has what LVM removed: the command died", v.path(pool.Name))
-		return []Finding{f}, nil
+		return []Finding{f}
 	}
 	lv := v.lvs[i]
 	has, err := v.e.kernel.HasThin(ctx, v.group.Name(), pool.Name, lv.ThinID)
@@ -180,9 +166,9 @@ func (v *view) transactionFindings(ctx context.Context, pool lvm.LV) ([]Finding,
 		f.Reason, f.Message = reasonJam, fmt.Sprintf("thin pool %s has made %s and not counted it: LVM died, and every change of the pool fails. "+
 			"What was made is whole", v.path(pool.Name), lv.Name)
 	default:
-		return nil, nil // a phantom, which is a finding of the volume
+		return nil // a phantom, which is a finding of the volume
 	}
-	return []Finding{f}, nil
+	return []Finding{f}
 }
 
 // deviceFindings are the devices that are suspended, and those that LVM has forgotten.
@@ -296,6 +282,10 @@ func (v *view) volumeFindings(ctx context.Context, driverRuns bool) ([]Finding, 
 }
 
 func (v *view) snapshotFindings(ctx context.Context, _ bool) ([]Finding, error) {
+	pools, err := v.pools(ctx)
+	if err != nil {
+		return nil, err
+	}
 	var out []Finding
 	for _, lv := range v.lvs {
 		s, ok, err := v.snapshotDetail(ctx, lv)
@@ -328,7 +318,8 @@ func (v *view) snapshotFindings(ctx context.Context, _ bool) ([]Finding, error) 
 				Message: "snapshot " + object + " was split from its volume, by an lvremove that died or by somebody's lvconvert: what can be read of it is no volume's data",
 				Cure:    "delete its VolumeSnapshot; its volume is well",
 			})
-		case !s.Ready && v.poolActive(ctx, lv.Pool):
+		case !s.Ready && slices.ContainsFunc(pools, func(p Pool) bool { return p.Name == lv.Pool && p.Active }):
+			// Of what is in a pool that is not active, or does not answer, the pool's own finding has said it.
 			out = append(out, Finding{
 				Severity: SeverityDegraded, Reason: reasonUnknown, Object: object, Passing: true,
 				Message: "nobody can tell whether snapshot " + object + " is in its pool", Cure: "see what is wrong with the pool",
@@ -336,10 +327,4 @@ func (v *view) snapshotFindings(ctx context.Context, _ bool) ([]Finding, error) 
 		}
 	}
 	return out, nil
-}
-
-// poolActive: what is not known of a volume in it has another reason than that it is not active.
-func (v *view) poolActive(ctx context.Context, pool string) bool {
-	_, err := v.e.kernel.PoolStatus(ctx, v.group.Name(), pool)
-	return err == nil
 }

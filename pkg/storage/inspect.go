@@ -11,7 +11,7 @@ import (
 
 // Inspector sees what an Engine sees, with the same eyes, and does nothing that an Engine does by itself: no pool is
 // activated, nothing put right, no fill begun. It is for people who look, with a driver at work or without.
-// Its methods are not for concurrent use.
+// No two of its methods may look at the same group at the same time.
 type Inspector struct{ e *Engine }
 
 // NewInspector makes an Inspector. It asks nobody anything yet.

@@ -199,8 +199,9 @@ type Pool struct {
 	VolumeGroup, Name string
 	UUID              string
 	SizeBytes         int64
-	Active            bool // else all up to Limit is unknown
-	Broken            bool // it has to be repaired first, whatever else it needs
+	Active            bool   // else all up to Limit is unknown
+	Broken            bool   // it has to be repaired first, whatever else it needs
+	Transaction       uint64 // how many changes the kernel has counted
 	Used              PoolUse
 	MetadataBytes     int64
 	DataPercent       float64

@@ -95,6 +95,7 @@ func (c *co) stuckPool(other *labtest.Group, hang func() func()) {
 
 	// Everything else goes on.
 	c.readsOn(v, first)
+	c.operatorSees(other)
 	s := c.snapshot("in the other group", w)
 	c.deleteSnapshot(s)
 	c.deleteVolume(w)

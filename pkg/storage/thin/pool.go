@@ -143,7 +143,7 @@ func (b *Backend) describe(p *storage.Pool, m lvm.Metadata, st dm.PoolStatus) {
 	if p.Broken = st.NeedsCheck || st.Mode == dm.PoolFailed; st.Mode == dm.PoolFailed {
 		return
 	}
-	p.Active, p.SizeBytes, p.MetadataBytes = true, st.SizeBytes(), st.MetadataBytes()
+	p.Active, p.Transaction, p.SizeBytes, p.MetadataBytes = true, st.TransactionID, st.SizeBytes(), st.MetadataBytes()
 	p.Used = storage.PoolUse{DataBytes: st.UsedBytes(), MetadataBytes: st.UsedMetadataBytes()}
 	p.Limit = storage.PoolUse{
 		DataBytes: p.SizeBytes - share(p.SizeBytes, b.dataReserve), MetadataBytes: p.MetadataBytes - share(p.MetadataBytes, b.metadataKept(st)),

@@ -44,6 +44,12 @@ type Options struct {
 	Growth                 Growth
 }
 
+// The defaults of the reserves, of both programs.
+const (
+	DefaultDataReservePercent     = 5
+	DefaultMetadataReservePercent = 10
+)
+
 // New makes a backend.
 func New(o Options) *Backend {
 	return &Backend{
