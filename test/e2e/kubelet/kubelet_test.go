@@ -28,7 +28,7 @@ func TestKubelet(t *testing.T) {
 	p := newPrograms(t)
 	p.machine()
 	p.network()
-	labtest.VolumeGroup(t, labtest.Options{Name: volumeGroup, Disks: 2, ThinPool: thinPool, PoolSize: "4g"})
+	labtest.VolumeGroup(t, labtest.Options{Name: volumeGroup, Disks: 2, ThinPool: thinPool, PoolSize: "4g", MetadataSize: "16m"})
 	p.containerd()
 	c := controlPlane(p)
 	c.CRDs()
@@ -46,6 +46,7 @@ func TestKubelet(t *testing.T) {
 		{"thick", thick},
 		{"fsGroup", fsGroup},
 		{"driver killed", driverKilled},
+		{"operator", operator},
 		{"helm", func(c *cluster) {
 			c.Remove(reversed(manifests)...)
 			// As docs/how-to/install.md says: --create-namespace, and its label.

@@ -46,17 +46,25 @@ func (c *cluster) running(pod *unstructured.Unstructured) *unstructured.Unstruct
 // exec is `kubectl exec POD -- sh -c COMMAND`, of containerd itself: the API's way would need a client of its own.
 func (c *cluster) exec(pod *unstructured.Unstructured, command string) string {
 	c.t.Helper()
-	got, err := c.CoreV1().Pods("default").Get(c.Context(), pod.GetName(), metav1.GetOptions{})
+	return c.execIn("default", pod.GetName(), "app", "sh", "-c", command)
+}
+
+// execIn runs a program in a container of a pod.
+func (c *cluster) execIn(namespace, pod, container string, argv ...string) string {
+	c.t.Helper()
+	got, err := c.CoreV1().Pods(namespace).Get(c.Context(), pod, metav1.GetOptions{})
 	if err != nil {
 		c.t.Fatal(err)
 	}
-	if len(got.Status.ContainerStatuses) != 1 {
-		c.t.Fatalf("%s has no container: %v", pod.GetName(), got.Status)
+	i := slices.IndexFunc(got.Status.ContainerStatuses, func(s corev1.ContainerStatus) bool { return s.Name == container })
+	if i < 0 {
+		c.t.Fatalf("%s has no container %s: %v", pod, container, got.Status)
 	}
-	id := strings.TrimPrefix(got.Status.ContainerStatuses[0].ContainerID, "containerd://")
+	id := strings.TrimPrefix(got.Status.ContainerStatuses[i].ContainerID, "containerd://")
 	execs++
-	return strings.TrimSpace(labtest.Run(c.t, "ctr", "--address", criSocket, "--namespace", "k8s.io", "tasks", "exec",
-		"--exec-id", fmt.Sprintf("e2e-%d", execs), id, "sh", "-c", command))
+	return strings.TrimSpace(labtest.Run(c.t, append([]string{
+		"ctr", "--address", criSocket, "--namespace", "k8s.io", "tasks", "exec", "--exec-id", fmt.Sprintf("e2e-%d", execs), id,
+	}, argv...)...))
 }
 
 var execs int
