@@ -39,6 +39,7 @@ type options struct {
 	overprovisionRatio  ratio
 	copyRateLimit       quantity
 	copyParallelism     uint16
+	copyCheckpoint      time.Duration
 	cowThreshold        percent
 	cowPercent          percent
 	stuckAfter          time.Duration
@@ -71,6 +72,7 @@ func newFlagSet(o *options) *pflag.FlagSet {
 	fs.Var(&o.poolPercent, "pool-autoextend-percent", "extend it by this `percentage` of its size")
 	fs.Var(&o.copyRateLimit, "copy-rate-limit", "copy and zero volumes with at most so many `bytes` a second altogether (100Mi, say); 0 is no limit")
 	fs.Uint16Var(&o.copyParallelism, "copy-parallelism", 2, "copy or zero at most this `number` of volumes at a time")
+	fs.DurationVar(&o.copyCheckpoint, "copy-checkpoint-interval", time.Minute, "write down every so `often` how far a copy is, which is where it goes on after a restart; two changes of the group's metadata each time")
 	o.cowThreshold, o.cowPercent = 70, 20
 	fs.Var(&o.cowThreshold, "cow-autoextend-threshold", "extend the COW of a snapshot of a thick volume that is fuller than this `percentage`; 0 is never")
 	fs.Var(&o.cowPercent, "cow-autoextend-percent", "extend it by this `percentage` of its size")
@@ -138,6 +140,9 @@ func (o *options) validate() error {
 	}
 	if o.copyParallelism == 0 {
 		return errors.New("--copy-parallelism: 0 volumes at a time are none")
+	}
+	if o.copyCheckpoint <= 0 {
+		return fmt.Errorf("--copy-checkpoint-interval: %s is not positive", o.copyCheckpoint)
 	}
 	if o.cowPercent == 0 {
 		return errors.New("--cow-autoextend-percent: 0% is no extension; --cow-autoextend-threshold=0 turns it off")
