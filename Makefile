@@ -194,8 +194,10 @@ torture-driver: bin/lab bin/lvmsnap ## Kill the driver at random moments of 1,00
 	CGO_ENABLED=0 $(GO) test -tags lab -exec "$(abspath bin/lab) --timeout 1h $(LABFLAGS) --" -count 1 -timeout 55m -v -run TestDriverKilled ./test/torture -args -driver-calls 1000
 
 .PHONY: hostile
-hostile: bin/lab bin/lvmsnap ## Send the real driver on real LVM requests that nobody would send [CALLS=2000]
-	CGO_ENABLED=0 $(GO) test -tags lab -exec "$(abspath bin/lab) --timeout 1h $(LABFLAGS) --" -count 1 -timeout 55m -v ./test/hostile/onlvm -args -calls $(or $(CALLS),2000)
+hostile: bin/lab bin/lvmsnap ## Send the driver, on the fake and the real one on real LVM, requests that nobody would send, others each time [CALLS=2000 SEED=1]
+	seed=$(or $(SEED),$$(date +%s))
+	$(GO) test -count 1 -timeout 30m -v -run TestRandomRequests ./test/hostile -args -seed $$seed -seeds 2000
+	CGO_ENABLED=0 $(GO) test -tags lab -exec "$(abspath bin/lab) --timeout 1h $(LABFLAGS) --" -count 1 -timeout 55m -v ./test/hostile/onlvm -args -calls $(or $(CALLS),2000) -seed $$seed
 
 .PHONY: torture-powercut
 torture-powercut: ## Cut the power of the lab's machine 20 times, and 20 times more under a disk that loses what was not flushed

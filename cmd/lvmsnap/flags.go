@@ -41,6 +41,7 @@ type options struct {
 	overprovisionRatio  ratio
 	copyRateLimit       quantity
 	copyParallelism     uint16
+	copyCheckpoint      time.Duration
 	cowThreshold        percent
 	cowPercent          percent
 	stuckAfter          time.Duration
@@ -93,6 +94,7 @@ func addRoomFlags(fs *pflag.FlagSet, o *options) {
 	fs.Var(&o.poolPercent, "pool-autoextend-percent", "extend it by this `percentage` of its size, or by what brings it below the threshold, or what it needs for 3 s at its pace; by less when the group has less")
 	fs.Var(&o.copyRateLimit, "copy-rate-limit", "copy and zero volumes with at most so many `bytes` a second altogether ('100Mi', say); 0 is no limit")
 	fs.Uint16Var(&o.copyParallelism, "copy-parallelism", 2, "copy or zero at most this `number` of volumes at a time; the others wait")
+	fs.DurationVar(&o.copyCheckpoint, "copy-checkpoint-interval", time.Minute, "write down so often, every `duration`, how far a copy or zeroing is, in a tag of its volume: it goes on there after a restart. Each time is two changes of the group's metadata")
 	o.cowThreshold, o.cowPercent = 70, 20
 	fs.Var(&o.cowThreshold, "cow-autoextend-threshold", "extend the COW of a snapshot of a thick volume (class parameter 'cowSize') that is fuller than this `percentage`, or would be full within 3 s at its present pace; 0 is never. It is looked at every second: what fills it faster loses the snapshot")
 	fs.Var(&o.cowPercent, "cow-autoextend-percent", "extend it by this `percentage` of its size, or by what it needs for 3 s at its pace")
@@ -165,6 +167,9 @@ func (o *options) validate() error {
 	}
 	if o.copyParallelism == 0 {
 		return errors.New("--copy-parallelism: 0 volumes at a time are none")
+	}
+	if o.copyCheckpoint <= 0 {
+		return fmt.Errorf("--copy-checkpoint-interval: %s is not positive", o.copyCheckpoint)
 	}
 	if o.cowPercent == 0 {
 		return errors.New("--cow-autoextend-percent: 0% is no extension; --cow-autoextend-threshold=0 turns it off")

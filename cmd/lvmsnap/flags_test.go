@@ -21,7 +21,7 @@ func TestParseFlags(t *testing.T) {
 	defaults := func(change func(*options)) options {
 		o := options{
 			endpoint: "unix:///csi/csi.sock", nodeID: hostName, driverName: "csi.lvmsnap.io", volumeGroups: []string{"vg"},
-			workDir: "/run/lvmsnap", poolDataReserve: 5, poolMetadataReserve: 10, copyParallelism: 2, cowThreshold: 70, cowPercent: 20,
+			workDir: "/run/lvmsnap", poolDataReserve: 5, poolMetadataReserve: 10, copyParallelism: 2, copyCheckpoint: time.Minute, cowThreshold: 70, cowPercent: 20,
 			poolThreshold: 100, poolPercent: 20, overprovisionRatio: 3, stuckAfter: 2 * time.Minute, logFormat: formatText,
 		}
 		change(&o)
@@ -37,7 +37,7 @@ func TestParseFlags(t *testing.T) {
 			args: []string{
 				"--endpoint=unix:/x.sock", "--node-id=n1", "--driver-name=d.example", "--volume-group=a", "--metrics-address=:9090", "--enable-pprof", "--kubernetes-events",
 				"--work-dir=/var/x", "--host-namespace", "--pool-data-reserve=1", "--pool-metadata-reserve=2", "-v=0",
-				"--copy-rate-limit=100Mi", "--copy-parallelism=3", "--cow-autoextend-threshold=0", "--cow-autoextend-percent=50%",
+				"--copy-rate-limit=100Mi", "--copy-parallelism=3", "--copy-checkpoint-interval=5s", "--cow-autoextend-threshold=0", "--cow-autoextend-percent=50%",
 				"--pool-autoextend-threshold=80%", "--pool-autoextend-percent=10", "--overprovision-ratio=1.5", "--stuck-after=3s",
 				"--kubelet-dir=/data/kubelet",
 				"--logging-format=json",
@@ -46,7 +46,7 @@ func TestParseFlags(t *testing.T) {
 			want: options{
 				endpoint: "unix:/x.sock", nodeID: "n1", driverName: "d.example", volumeGroups: []string{"a"}, metricsAddress: ":9090", enablePprof: true, kubernetesEvents: true,
 				workDir: "/var/x", hostNamespace: true, poolDataReserve: 1, poolMetadataReserve: 2,
-				copyRateLimit: 100 << 20, copyParallelism: 3, cowThreshold: 0, cowPercent: 50,
+				copyRateLimit: 100 << 20, copyParallelism: 3, copyCheckpoint: 5 * time.Second, cowThreshold: 0, cowPercent: 50,
 				poolThreshold: 80, poolPercent: 10, overprovisionRatio: 1.5, stuckAfter: 3 * time.Second,
 				kubeletDir: "/data/kubelet", logFormat: formatJSON,
 			},
@@ -79,7 +79,7 @@ func TestParseFlags(t *testing.T) {
 			args: []string{"--version"}, nodeName: "n",
 			want: options{
 				endpoint: "unix:///csi/csi.sock", driverName: "csi.lvmsnap.io", workDir: "/run/lvmsnap",
-				poolDataReserve: 5, poolMetadataReserve: 10, copyParallelism: 2, cowThreshold: 70, cowPercent: 20,
+				poolDataReserve: 5, poolMetadataReserve: 10, copyParallelism: 2, copyCheckpoint: time.Minute, cowThreshold: 70, cowPercent: 20,
 				poolThreshold: 100, poolPercent: 20, overprovisionRatio: 3, stuckAfter: 2 * time.Minute, logFormat: formatText, version: true,
 			},
 		},
@@ -127,6 +127,7 @@ func TestParseFlagsRefuses(t *testing.T) {
 		"a size":              {[]string{"--volume-group=a", "--pool-data-reserve=5G"}, "not a percentage"},
 		"no rate":             {[]string{"--volume-group=a", "--copy-rate-limit=fast"}, "not a size"},
 		"no copies":           {[]string{"--volume-group=a", "--copy-parallelism=0"}, "--copy-parallelism: 0"},
+		"no checkpoints":      {[]string{"--volume-group=a", "--copy-checkpoint-interval=0"}, "--copy-checkpoint-interval: 0s"},
 		"no extension":        {[]string{"--volume-group=a", "--cow-autoextend-percent=0"}, "--cow-autoextend-percent: 0%"},
 		"no pool extension":   {[]string{"--volume-group=a", "--pool-autoextend-percent=0"}, "--pool-autoextend-percent: 0%"},
 		"a low threshold":     {[]string{"--volume-group=a", "--pool-autoextend-threshold=49"}, "from 50 to 100"},

@@ -190,13 +190,23 @@ type health struct {
 	failed    time.Time
 }
 
-func (h *health) see(v *view) {
+func (h *health) see(ctx context.Context, v *view) error {
 	before := h.unsettled
 	h.unsettled = 0
-	if v.unsettled() {
+	ill, err := v.ill(ctx)
+	if ill {
 		h.unsettled = v.metadata.Sequence
 	}
 	h.stays = h.unsettled != 0 && h.unsettled == before
+	return err
+}
+
+// ill: there is what the next change of the group would put right before anything else.
+func (v *view) ill(ctx context.Context) (bool, error) {
+	if v.unsettled() || slices.ContainsFunc(v.lvs, func(lv lvm.LV) bool { _, why := v.leftover(lv); return why != "" }) {
+		return true, nil
+	}
+	return v.suspended(ctx)
 }
 
 // recover takes a turn, which begins with a recovery, when something has been unsettled for longer than from one look to the

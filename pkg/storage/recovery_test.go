@@ -177,19 +177,44 @@ func TestRecoveryByItself(t *testing.T) {
 	lv := lvName(t, v.ID)
 	h.adminDies(t, h.JamNext, "lvcreate --snapshot --name theirs "+group+"/"+lv)
 	h.SetSuspended(group, lv, true)
+	h.runUntil(t, "the volume is resumed", func() bool {
+		info, err := h.Info(t.Context(), group, lv)
+		return err == nil && !info.Suspended
+	})
+	h.adminRuns(t, "lvremove --yes "+group+"/theirs") // the pool works
+}
+
+// Likewise what an interrupted snapshot of a thick volume left: its volume, and whoever writes to it, waits for nobody's call.
+func TestThickRecoveryByItself(t *testing.T) {
+	h := newHost(t)
+	v := h.thick(t)
+	h.write(t, v, "v1")
+	lv := lvName(t, v.ID)
+	h.PhantomNext(snapshotCreation)
+	h.FailNext(lvmtest.Verb("lvchange", "--activate"), "no recovery in the same turn", 5)
+	if _, err := h.cut(t.Context(), "s", v); !errors.Is(err, storage.ErrPending) {
+		t.Fatalf("interrupted: %v, want ErrPending", err)
+	}
+	h.SetSuspended(group, lv, true)
+	h.runUntil(t, "the volume is resumed, and half a snapshot removed", func() bool {
+		info, err := h.Info(t.Context(), group, lv)
+		return err == nil && !info.Suspended && !slices.Contains(h.Names(group), storage.SnapshotLV("s"))
+	})
+	h.recoveredOnly(t, map[storage.RecoveryKind]int64{storage.RecoveredSuspended: 1, storage.RecoveredHalfMade: 1})
+}
+
+// runUntil runs the engine, without any call, until something has come about.
+func (h *host) runUntil(t *testing.T, what string, done func() bool) {
+	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan error, 1)
-	go func() { done <- h.Engine.Run(ctx) }()
-	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
-		if info, err := h.Info(ctx, group, lv); err == nil && !info.Suspended {
-			break
-		}
+	ended := make(chan error, 1)
+	go func() { ended <- h.Engine.Run(ctx) }()
+	for deadline := time.Now().Add(10 * time.Second); !done(); time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Error("the volume is still suspended")
+			t.Errorf("not in time: %s", what)
 			break
 		}
 	}
 	cancel()
-	must(t, <-done)
-	h.adminRuns(t, "lvremove --yes "+group+"/theirs") // the pool works
+	must(t, <-ended)
 }

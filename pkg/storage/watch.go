@@ -83,10 +83,9 @@ func (w *watch) run(ctx context.Context) {
 func (w *watch) look(ctx context.Context) (looked bool, err error) {
 	err = w.e.inTurn(ctx, w.group, looking, "watch", func(ctx context.Context, _ *lvm.Client, v *view) error {
 		looked = true
-		w.health.see(v)
+		failed := w.health.see(ctx, v)
 		before := w.seen
 		w.seen, w.free = map[string]look{}, v.metadata.FreeBytes
-		var failed error
 		for _, lv := range v.lvs {
 			if v.canOverflow(lv) {
 				failed = errors.Join(failed, w.cow(ctx, v, lv, before))

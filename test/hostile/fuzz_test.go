@@ -2,6 +2,7 @@ package hostile_test
 
 import (
 	"context"
+	"flag"
 	"slices"
 	"testing"
 	"time"
@@ -28,7 +29,12 @@ func FuzzRPC(f *testing.F) {
 	f.Fuzz(func(t *testing.T, data []byte) { a.run(t, methods, data) })
 }
 
-// TestRandomRequests is the same for some thousands of requests.
+var (
+	firstSeed = flag.Uint64("seed", 0, "of the first requests")
+	seedCount = flag.Uint64("seeds", 200, "how many seeds, one after the other")
+)
+
+// TestRandomRequests is the same for some thousands of requests, always the same ones unless told otherwise (make hostile does).
 func TestRandomRequests(t *testing.T) {
 	h, methods := start(t), requests.Methods()
 	if len(methods) < 30 {
@@ -36,12 +42,12 @@ func TestRandomRequests(t *testing.T) {
 	}
 	a := newAttack(t, h)
 	seen := map[codes.Code]int{}
-	for seed := range uint64(200) {
+	for seed := *firstSeed; seed < *firstSeed+*seedCount; seed++ {
 		for code, n := range a.run(t, methods, requests.RandomBytes(seed)) {
 			seen[code] += n
 		}
 	}
-	t.Logf("%d LVM commands; answers: %v", a.commands, seen)
+	t.Logf("-seed=%d -seeds=%d: %d LVM commands; answers: %v", *firstSeed, *seedCount, a.commands, seen)
 	if seen[codes.OK] == 0 || seen[codes.InvalidArgument] == 0 || a.commands == 0 {
 		t.Errorf("the requests do not get far: %v, %d LVM commands", seen, a.commands)
 	}

@@ -4,7 +4,9 @@ package integration_test
 
 import (
 	"fmt"
+	"os/exec"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
@@ -131,9 +133,14 @@ func TestMetadataAreaFull(t *testing.T) {
 	if err != nil || capacity.GetAvailableCapacity() != 0 {
 		t.Errorf("capacity: %v, %v", capacity, err)
 	}
+	brim := c.fillToTheBrim()
+	_, err = c.trySnapshot("late", v.GetVolumeId())
+	c.fails("snapshot at the brim", err, codes.ResourceExhausted, append(words, "(100.0%)")...)
 	c.snapshot("s", v)
 	u.holds("v1")
+	c.lists("at the brim", lvOf(s.GetSnapshotId()), lvOf(spare.GetSnapshotId()))
 	c.deleteSnapshot(spare)
+	labtest.Run(t, append(brim, c.vg.Name)...)
 	c.lists("with a full metadata area", lvOf(s.GetSnapshotId()))
 
 	fill("--deltag")
@@ -141,4 +148,30 @@ func TestMetadataAreaFull(t *testing.T) {
 	c.volume("restored", block, fromSnapshot(s))
 	u.release()
 	c.deleteAll()
+}
+
+// fillToTheBrim adds tags to the group until LVM takes none of 8 bytes any more, and returns the command that removes them.
+func (c *co) fillToTheBrim() (undo []string) {
+	c.t.Helper()
+	undo = []string{"vgchange"}
+	// Of 1000 bytes 8 at once, 4, 2, 1; then one of 500, and so on. What fits once may fit again.
+	for n, length := 8, 1000; length >= 8; {
+		add, remove := []string{"--addtag"}, []string{}
+		for i := range n {
+			tag := fmt.Sprintf("t%0*d", length-1, len(undo)+i)
+			add, remove = append(add, tag, "--addtag"), append(remove, "--deltag", tag)
+		}
+		out, err := exec.Command("vgchange", append(add[:len(add)-1], c.vg.Name)...).CombinedOutput()
+		switch {
+		case err == nil:
+			undo = append(undo, remove...)
+		case !strings.Contains(string(out), "exceeds maximum metadata size"):
+			c.t.Fatalf("%v: %s", err, out)
+		case n > 1:
+			n /= 2
+		default:
+			length /= 2
+		}
+	}
+	return undo
 }

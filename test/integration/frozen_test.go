@@ -14,22 +14,23 @@ import (
 
 // Somebody has frozen the file system of a volume (fsfreeze): LVM cannot freeze it as well, and fails. Nothing is left, nothing
 // hangs, and when it is thawed the retry has the data of its own moment. The kernel does not freeze a btrfs for LVM, so that one which
-// is frozen is cut, as it is. (xfs is as ext4.)
+// is frozen is cut, as it is.
 func TestFrozenFileSystem(t *testing.T) {
 	c := newCOWith(t, labtest.Options{ThinPool: "pool", PoolSize: "2g"}, driverproc.Options{})
 	pid := c.driver.PID()
 	for _, class := range []string{"thin", "thick"} {
-		t.Run("ext4/"+class, func(t *testing.T) { c.in(t).frozen(class) })
+		t.Run("ext4/"+class, func(t *testing.T) { c.in(t).frozen(class, ext4, 64*mib) })
 	}
+	t.Run("xfs/thin", func(t *testing.T) { c.in(t).frozen("thin", kind{name: "xfs"}, 320*mib) })
 	t.Run("btrfs", func(t *testing.T) { c.in(t).frozenBtrfs() })
 	if c.driver.PID() != pid {
 		t.Error("the driver was started anew")
 	}
 }
 
-func (c *co) frozen(class string) {
-	v := c.patient("v", ext4, ofType(class), ofSize(64*mib))
-	u := c.use(v, ext4)
+func (c *co) frozen(class string, k kind, size int64) {
+	v := c.patient("v", k, ofType(class), ofSize(size))
+	u := c.use(v, k)
 	u.write("v1")
 	before := c.devices()
 	thaw := u.freeze()
@@ -49,12 +50,12 @@ func (c *co) frozen(class string) {
 	u.write("v2")
 	s := c.snapshot("s", v)
 	u.write("v3")
-	restored := c.use(c.patient("restored", ext4, fromSnapshot(s)), ext4)
+	restored := c.use(c.patient("restored", k, fromSnapshot(s)), k)
 	restored.holds("v2")
 	u.holds("v3")
 	restored.release()
 	u.release()
-	c.isClean(v.GetVolumeId(), ext4)
+	c.isClean(v.GetVolumeId(), k)
 	c.deleteAll()
 }
 

@@ -46,15 +46,21 @@ func (c *co) metric(name string, labels ...string) string {
 	return c.series(name, append(labels, `volume_group="`+c.vg.Name+`"`)...)
 }
 
-// series is the value of the first series of a metric with these labels.
-func (c *co) series(name string, labels ...string) string {
+// metrics are all of the driver's.
+func (c *co) metrics() string {
 	c.t.Helper()
 	res, err := http.Get("http://" + metricsAddress + "/metrics")
 	c.ok(err)
 	defer res.Body.Close()
 	body, err := io.ReadAll(res.Body)
 	c.ok(err)
-	for line := range strings.Lines(string(body)) {
+	return string(body)
+}
+
+// series is the value of the first series of a metric with these labels.
+func (c *co) series(name string, labels ...string) string {
+	c.t.Helper()
+	for line := range strings.Lines(c.metrics()) {
 		series, value, _ := strings.Cut(strings.TrimSpace(line), " ")
 		found := strings.HasPrefix(series, name+"{")
 		for _, label := range labels {
@@ -153,7 +159,7 @@ func TestPoolAutoextend(t *testing.T) {
 	c.poolIsSound()
 }
 
-// Metadata grows, too, also when it is full already.
+// Metadata grows, too. (When it is full already: TestReadOnlyPoolGrows.)
 func TestPoolMetadataAutoextend(t *testing.T) {
 	c := newCOWith(t, labtest.Options{ThinPool: "pool", PoolSize: "1g", ChunkSize: "64k", ExtentSize: "1m", PoolMetadataSize: "2m"},
 		growing("--overprovision-ratio=20"))

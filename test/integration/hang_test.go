@@ -63,6 +63,7 @@ func (c *co) stuckPool(other *labtest.Group, hang func() func()) {
 	u.write("v1")
 	first := c.snapshot("first", v)
 	pid := c.driver.PID()
+	nodes := c.nodesOf(other)
 
 	undo, undone := hang(), false
 	end := func() {
@@ -96,6 +97,7 @@ func (c *co) stuckPool(other *labtest.Group, hang func() func()) {
 	// Everything else goes on.
 	c.readsOn(v, first)
 	c.operatorSees(other)
+	nodes.goOn()
 	s := c.snapshot("in the other group", w)
 	c.deleteSnapshot(s)
 	c.deleteVolume(w)
@@ -121,6 +123,7 @@ func (c *co) stuckPool(other *labtest.Group, hang func() func()) {
 	restored.holds("v1")
 	restored.release()
 	u.release()
+	nodes.end()
 	c.deleteAll()
 }
 
@@ -150,7 +153,7 @@ func (c *co) readsOn(v *csi.Volume, first *csi.Snapshot) {
 	}
 	volumes, err := c.Controller.ListVolumes(c.context(), &csi.ListVolumesRequest{})
 	c.ok(err)
-	if len(volumes.GetEntries()) != 2 {
+	if len(volumes.GetEntries()) != 4 {
 		c.t.Errorf("volumes: %v", volumes)
 	}
 	health, err := c.Controller.ControllerGetVolumeHealth(c.context(), &csi.ControllerGetVolumeHealthRequest{VolumeId: v.GetVolumeId()})

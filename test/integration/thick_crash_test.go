@@ -116,14 +116,18 @@ func (i *interrupted) devices() []dm.Device {
 func (i *interrupted) number(s *csi.Snapshot) int64 {
 	i.t.Helper()
 	labtest.Run(i.t, "dmsetup", "mknodes")
-	f, err := os.OpenFile("/dev/mapper/"+dm.DeviceName(i.vg.Name, lvOf(s.GetSnapshotId())), os.O_RDONLY|unix.O_DIRECT, 0)
-	i.ok(err)
+	return numberAt(i.co, "/dev/mapper/"+dm.DeviceName(i.vg.Name, lvOf(s.GetSnapshotId())))
+}
+
+// numberAt is the writer's number at the begin of a device.
+func numberAt(c *co, device string) int64 {
+	c.t.Helper()
+	f, err := os.OpenFile(device, os.O_RDONLY|unix.O_DIRECT, 0)
+	c.ok(err)
 	defer f.Close()
-	page, err := unix.Mmap(-1, 0, 4096, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_ANON|unix.MAP_PRIVATE)
-	i.ok(err)
-	defer func() { i.ok(unix.Munmap(page)) }()
+	page := aligned(4096)
 	_, err = f.ReadAt(page, 0)
-	i.ok(err)
+	c.ok(err)
 	return int64(binary.LittleEndian.Uint64(page))
 }
 

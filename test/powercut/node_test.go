@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -47,7 +48,11 @@ type order struct {
 const (
 	saysVerified = "POWERCUT VERIFIED"
 	saysWorking  = "POWERCUT WORKING"
+	// So many copies are to be continued from where it was written down how far they were.
+	saysContinues = "continued copies:"
 )
+
+var unfinished = regexp.MustCompile(`lvmsnap\.fill=copy:[1-9]`)
 
 // TestMachine is the part that runs in the lab; TestPowerCut starts it there.
 func TestMachine(t *testing.T) {
@@ -69,6 +74,7 @@ type node struct {
 	driver  *driverproc.Driver
 	workers []*workload.Worker
 	host    *workload.Host
+	files   []*files
 }
 
 func (n *node) ok(err error) {
@@ -85,12 +91,18 @@ func (n *node) run() {
 	if n.Fresh {
 		n.makeGroup()
 	} else {
+		n.ok((&workload.Host{Group: group, Pool: pool}).Check()) // as the cut has left it
+		fmt.Println(saysContinues, len(unfinished.FindAllString(labtest.Run(n.T, "lvs", "--noheadings", "-o", "lv_tags", group), -1)))
 		labtest.Run(n.T, "vgchange", "--activate", "ay", group) // as a booting machine does
 	}
-	n.driver = driverproc.Start(n.T, driverproc.Options{Groups: []string{group}})
+	n.driver = driverproc.Start(n.T, driverproc.Options{Groups: []string{group}, Flags: workload.Flags})
 	n.host = &workload.Host{Clients: n.driver.Clients, Group: group, Pool: pool}
 	if n.Careless {
 		n.host.Foreign = []string{careless}
+	}
+	n.files = n.openFiles()
+	for _, f := range n.files {
+		n.host.Foreign = append(n.host.Foreign, f.lv())
 	}
 	for i := range clients {
 		n.workers = append(n.workers, n.client(i))
@@ -99,8 +111,14 @@ func (n *node) run() {
 		if err := n.host.Verify(n.workers); err != nil {
 			n.Fatalf("%v\n%s%s", err, labtest.Run(n.T, "lvs", "-a", "-o+lv_uuid,tags,transaction_id,thin_id", group), labtest.Run(n.T, "dmsetup", "status"))
 		}
+		for _, f := range n.files {
+			f.verify()
+		}
 		if n.Careless {
 			n.checkCareless()
+		}
+		if n.Failed() {
+			n.FailNow()
 		}
 		fmt.Println(saysVerified)
 	}
@@ -112,12 +130,22 @@ func (n *node) run() {
 		n.ok(n.host.Check())
 		return
 	}
+	for _, f := range n.files {
+		f.mount()
+	}
 	n.mark("start")
 	if n.Careless {
 		n.writeCarelessly()
 	}
 	fmt.Println(saysWorking)
-	n.ok(workload.Together(n.workers, func(w *workload.Worker) error { return w.Run(1 << 30) }))
+	ended := make(chan error, 1+len(n.files)) // nobody does
+	for _, f := range n.files {
+		go func() { ended <- f.work() }()
+	}
+	go func() {
+		ended <- workload.Together(n.workers, func(w *workload.Worker) error { return w.Run(1 << 30) })
+	}()
+	n.ok(<-ended)
 }
 
 // makeGroup makes the volume group, on the disk or on what records all writes to it.

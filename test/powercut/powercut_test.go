@@ -165,6 +165,21 @@ func (m *machine) cutPower() {
 	}
 }
 
+// continued is how many copies the machine found to be continued.
+func (m *machine) continued() (n int) {
+	m.t.Helper()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	_, rest, ok := strings.Cut(m.text.String(), saysContinues)
+	if !ok {
+		return 0
+	}
+	if _, err := fmt.Sscan(rest, &n); err != nil {
+		m.t.Fatal(err)
+	}
+	return n
+}
+
 // finish waits for the machine to do the rest, in good order.
 func (m *machine) finish() {
 	m.t.Helper()
@@ -182,6 +197,7 @@ func TestPowerCut(t *testing.T) {
 	if err := os.Mkdir(o.State, 0o755); err != nil {
 		t.Fatal(err)
 	}
+	continued := 0
 	for i := range *cuts {
 		m := boot(t, o, disk)
 		if !o.Fresh {
@@ -190,6 +206,7 @@ func TestPowerCut(t *testing.T) {
 		m.expect(saysWorking)
 		time.Sleep(time.Duration(rng.Int64N(int64(*workFor))))
 		m.cutPower()
+		continued += m.continued()
 		o.Fresh = false
 		o.Seed = *seedFlag + uint64(i+1)*10
 	}
@@ -197,7 +214,7 @@ func TestPowerCut(t *testing.T) {
 	m := boot(t, o, disk)
 	m.expect(saysVerified)
 	m.finish()
-	t.Logf("the power was cut %d times; %s", *cuts, told(t, o.State))
+	t.Logf("the power was cut %d times; %d copies were continued; %s", *cuts, continued+m.continued(), told(t, o.State))
 }
 
 // The power is cut under a disk that keeps in its cache what nobody has flushed, and loses some of it, in no order. One machine works,

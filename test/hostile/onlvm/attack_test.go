@@ -31,7 +31,7 @@ import (
 
 var (
 	calls = flag.Int("calls", 300, "how many requests")
-	seed  = flag.Uint64("seed", 1, "of the requests")
+	seed  = flag.Uint64("seed", 1, "of the requests; 0: another each time")
 )
 
 const (
@@ -57,6 +57,10 @@ type attack struct {
 // TestRandomRequests: nothing panics, LVM and other programs are given nothing of a request that was not validated, what is not the
 // driver's survives, nothing is mounted outside of kubelet's directory, and in the end the group is as it was.
 func TestRandomRequests(t *testing.T) {
+	if *seed == 0 {
+		*seed = uint64(time.Now().UnixNano()) % 1_000_000_000
+	}
+	fmt.Printf("seed: -seed=%d\n", *seed)
 	a := newAttack(t)
 	lvs, mounts, theirs := a.lvs(), a.mounts(false), a.theirs()
 	a.prepare()

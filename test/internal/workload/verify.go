@@ -16,6 +16,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/lvmsnap/lvmsnap/pkg/dm"
 	"github.com/lvmsnap/lvmsnap/test/internal/driverproc"
 )
 
@@ -62,7 +63,24 @@ func (h *Host) Verify(workers []*Worker) error {
 			return err
 		}
 	}
-	return h.checkSnapshots(workers)
+	if err := h.checkSnapshots(workers); err != nil {
+		return err
+	}
+	return h.checkMetadata()
+}
+
+// checkMetadata has LVM's metadata and the pool's checked by their own tools, the latter as they are at a moment while it is at work.
+func (h *Host) checkMetadata() error {
+	if _, err := run("vgck", h.Group); err != nil {
+		return err
+	}
+	device := dm.DeviceName(h.Group, h.Pool)
+	if _, err := run("dmsetup", "message", device+"-tpool", "0", "reserve_metadata_snap"); err != nil {
+		return err
+	}
+	_, err := run("thin_check", "--metadata-snap", "/dev/mapper/"+device+"_tmeta")
+	_, released := run("dmsetup", "message", device+"-tpool", "0", "release_metadata_snap")
+	return errors.Join(err, released)
 }
 
 // probe makes a volume and deletes it, which changes the group: leftovers are removed with any change.
@@ -177,7 +195,7 @@ func (h *Host) checkSnapshots(workers []*Worker) error {
 	var failed error
 	for _, w := range workers {
 		for _, s := range w.Snapshots {
-			if err := holds(w.device(filepath.Base(s.ID)), s.Holds); err != nil {
+			if err := w.holds(w.device(filepath.Base(s.ID)), s.Holds); err != nil {
 				failed = errors.Join(failed, fmt.Errorf("snapshot %s of %s, cut at %s, asked for at %v: %w", s.Name, s.Volume, s.Created, s.Asked, err))
 			}
 		}

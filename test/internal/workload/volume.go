@@ -1,10 +1,7 @@
 package workload
 
 import (
-	"bytes"
 	"context"
-	"encoding/binary"
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -12,17 +9,7 @@ import (
 	"time"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
-	"golang.org/x/sys/unix"
 )
-
-const spotBytes = 4096
-
-// spots are where a version is written. The least volume has them all.
-var spots = []int64{0, mib, 2*mib + spotBytes}
-
-func content(version uint64) []byte {
-	return bytes.Repeat(binary.LittleEndian.AppendUint64(nil, version), spotBytes/8)
-}
 
 func (w *Worker) device(lv string) string { return filepath.Join("/dev", w.Group, lv) }
 
@@ -63,91 +50,43 @@ func (w *Worker) write(v *Volume) error {
 	if err := w.check(v); err != nil {
 		return err
 	}
-	version := w.number()
-	v.Holds = add(v.Holds, version)
-	w.alsoMayHold(v, version)
+	h := Held{Version: w.number(), Bytes: v.Bytes}
+	v.Holds = add(v.Holds, h)
+	w.alsoMayHold(v, h)
 	if err := w.save(); err != nil {
 		return err
 	}
 	w.Counts["write"]++
-	f, err := os.OpenFile(w.device(filepath.Base(v.ID)), os.O_WRONLY, 0)
-	if err != nil {
+	if err := w.put(w.device(filepath.Base(v.ID)), h); err != nil {
 		return err
 	}
-	for _, at := range spots {
-		if _, err := f.WriteAt(content(version), at); err != nil {
-			return errors.Join(err, f.Close())
-		}
-	}
-	if err := errors.Join(f.Sync(), f.Close()); err != nil {
-		return err
-	}
-	v.Holds = []uint64{version}
+	v.Holds = []Held{h}
 	return w.save()
 }
 
-func add(holds []uint64, version uint64) []uint64 { return append(slices.Clone(holds), version) }
+func add(holds []Held, h Held) []Held { return append(slices.Clone(holds), h) }
 
 // alsoMayHold: what is still to be made of a volume may get to see what is written to it now.
-func (w *Worker) alsoMayHold(v *Volume, version uint64) {
+func (w *Worker) alsoMayHold(v *Volume, h Held) {
 	for _, other := range w.Volumes {
 		if other.Doubt == Creating && other.Source != nil && other.Source.Name == v.Name {
-			other.Holds = add(other.Holds, version)
+			other.Holds = add(other.Holds, h)
 		}
 	}
 	for _, s := range w.Snapshots {
 		if w.Orphans && s.Doubt == Creating && s.Volume == v.Name && len(s.Asked) > 0 {
 			last := &s.Asked[len(s.Asked)-1]
-			last.Holds = add(last.Holds, version)
+			last.Holds = add(last.Holds, h)
 		}
 	}
 }
 
 // check looks what a staged volume holds.
 func (w *Worker) check(v *Volume) error {
-	if err := holds(w.device(filepath.Base(v.ID)), v.Holds); err != nil {
+	if err := w.holds(w.device(filepath.Base(v.ID)), v.Holds); err != nil {
 		return fmt.Errorf("volume %s from %+v: %w", v.Name, v.Source, err)
 	}
 	return nil
-}
-
-func holds(device string, want []uint64) error {
-	got, err := versions(device)
-	if err != nil {
-		return err
-	}
-	for _, n := range got {
-		if !slices.Contains(want, n) {
-			return fmt.Errorf("%s holds the versions %d, want %d", device, got, want)
-		}
-	}
-	return nil
-}
-
-// versions reads a device, past the page cache.
-func versions(device string) ([]uint64, error) {
-	f, err := os.OpenFile(device, os.O_RDONLY|unix.O_DIRECT, 0)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	buf, err := unix.Mmap(-1, 0, spotBytes, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_ANON|unix.MAP_PRIVATE) // aligned
-	if err != nil {
-		return nil, err
-	}
-	defer func() { _ = unix.Munmap(buf) }()
-	var out []uint64
-	for _, at := range spots {
-		if _, err := f.ReadAt(buf, at); err != nil {
-			return nil, err
-		}
-		version := binary.LittleEndian.Uint64(buf)
-		if !bytes.Equal(buf, content(version)) {
-			return nil, fmt.Errorf("%s is torn at %d: %x", device, at, buf[:32])
-		}
-		out = append(out, version)
-	}
-	return out, nil
 }
 
 func (w *Worker) expand(v *Volume, bytes int64) error {

@@ -21,6 +21,7 @@ import (
 
 const (
 	mib         = int64(1) << 20
+	leastBytes  = 16 * mib
 	mostBytes   = 32 * mib // no volume is expanded beyond it, and each copy has it
 	callTimeout = 60 * time.Second
 	// patience is for what has to come to its end by itself after the driver was started again.
@@ -36,19 +37,20 @@ const (
 
 // State is the record of one client.
 type State struct {
+	Seed      uint64 // of the places of stamps
 	Sequence  uint64 // of this record
 	Numbers   uint64 // of names and versions that were used
 	Volumes   map[string]*Volume
 	Snapshots map[string]*Snapshot
 }
 
-// Volume is one that was asked for. Holds are the versions of which it may show any, at each spot; 0: nothing was written.
+// Volume is one that was asked for. Holds are the versions of which it may show any, in each MiB.
 type Volume struct {
 	Name, ID, Type string
 	Doubt          string
 	Bytes, Wanted  int64
 	Staged         bool
-	Holds          []uint64
+	Holds          []Held
 	Source         *Source
 }
 
@@ -64,14 +66,14 @@ type Snapshot struct {
 	Name, Volume, SourceID, ID, Doubt string
 	Thick                             bool
 	Created                           time.Time
-	Holds                             []uint64
+	Holds                             []Held
 	Asked                             []Ask
 }
 
 // Ask is when a snapshot was asked for, and what its volume held until the answer, or until nothing could make it any more.
 type Ask struct {
 	At    time.Time
-	Holds []uint64
+	Holds []Held
 }
 
 // Worker is one client.
@@ -97,6 +99,9 @@ func New(w Worker, seed uint64) *Worker {
 	w.Counts = map[string]int{}
 	if w.Volumes == nil {
 		w.Volumes, w.Snapshots = map[string]*Volume{}, map[string]*Snapshot{}
+	}
+	if w.Seed == 0 {
+		w.Seed = max(seed, 1)
 	}
 	if w.Save == nil {
 		w.Save = func(*State) error { return nil }
@@ -222,20 +227,23 @@ func (w *Worker) capability() *csi.VolumeCapability {
 }
 
 func (w *Worker) newVolume(from *Source) error {
-	v := &Volume{Name: fmt.Sprintf("%s/v%d", w.Name, w.number()), Type: "thin", Bytes: 8 * mib, Source: from, Doubt: Creating}
+	v := &Volume{Name: fmt.Sprintf("%s/v%d", w.Name, w.number()), Type: "thin", Bytes: leastBytes, Source: from, Doubt: Creating}
 	if w.Thick && w.rng.IntN(3) == 0 {
 		v.Type = "thick"
 	}
 	switch {
 	case from == nil:
-		v.Holds = []uint64{0}
+		v.Holds = []Held{{}}
 	case from.Volume:
 		v.Bytes, v.Holds = mostBytes, w.Volumes[from.Name].Holds
 	default:
 		v.Bytes, v.Holds = mostBytes, w.Snapshots[from.Name].Holds
 	}
 	w.Volumes[v.Name] = v
-	return w.createVolume(v)
+	if err := w.createVolume(v); err != nil || from != nil || v.Doubt != "" {
+		return err
+	}
+	return w.write(v) // a copy of nothing says little
 }
 
 func (w *Worker) createVolume(v *Volume) error {
