@@ -92,6 +92,10 @@ func (e *Engine) cutForClone(ctx context.Context, f *fill, t *target, source str
 		if !ok || vol.CreatedAt.After(t.record.created()) {
 			return fmt.Errorf("%w: the source volume %s was deleted before it was copied", ErrNotFound, source)
 		}
+		if v.fillOf(lv).kind != fillNone {
+			// It has grown since the clone was asked for, and has what others left on its new extents.
+			return e.startFill(ctx, source, false).pending()
+		}
 		b, err := e.backend(vol.Class.Type)
 		if err != nil {
 			return err
