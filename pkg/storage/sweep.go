@@ -106,14 +106,20 @@ func (v *view) isClone(lv lvm.LV) bool {
 	return ok
 }
 
-// cloneNeeded: the volume that is copied from this snapshot is not finished.
+// cloneNeeded: the volume that is copied from this snapshot is not finished. It may be in another group, and what is there is
+// remembered from the last job, or from the start on.
 func (v *view) cloneNeeded(lv lvm.LV) bool {
-	target := VolumeLV(v.records.of(lv)[tagName])
+	r := v.records.of(lv)
+	target := VolumeLV(r[tagName])
 	if v.e.fills.find(target) != nil {
 		return true
 	}
 	targetLV, ok := v.find(target)
-	return ok && v.fillOf(targetLV).kind == fillCopy
+	if !ok {
+		_, kept := v.e.fills.kept(target)
+		return len(v.e.groups) > 1 && (kept || !v.e.resumed.Load())
+	}
+	return v.fillOf(targetLV).kind == fillCopy && r.wasCutFor(targetLV)
 }
 
 // aside: a deleted volume that waits for its last COW snapshot to go.

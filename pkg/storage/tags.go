@@ -27,6 +27,8 @@ const (
 	tagInit    = "init"    // see Init
 	tagLayout  = "layout"  // of a thick volume that is not linear, as it was asked for; see Layout.text
 	tagFill    = "fill"    // see filling; gone once the content is there
+	tagFrom    = "from"    // beside fill=copy: UUID of the source, whose name another may take meanwhile
+	tagFor     = "for"     // UUID of the volume that a clone's snapshot was cut for, of which likewise
 	tagInvalid = "invalid" // when a COW snapshot was seen to be lost: while it is inactive, nothing else tells
 	tagObject  = "object"  // namespace/name of the claim or VolumeSnapshot (text)
 	tagContent = "content" // name of the PersistentVolume or VolumeSnapshotContent (text); left out when usualContent
@@ -43,6 +45,7 @@ func (r record) tags() []string {
 	var out []string
 	for _, key := range []string{
 		tagDriver, tagName, tagSize, tagCreated, tagSource, tagAccess, tagFS, tagInit, tagLayout, tagFill, tagInvalid, tagObject, tagContent,
+		tagFrom, tagFor,
 	} {
 		v := r[key]
 		usual := key == tagAccess && v == r.usualAccess() || key == tagContent && v == r.usualContent()

@@ -143,6 +143,7 @@ func (e *Engine) createVolume(ctx context.Context, c *lvm.Client, v, elsewhere *
 		err = restore(ctx, c, backend, sharer, nv, source.lv)
 	default:
 		r[tagSource], r[tagFill] = source.lv.Name, fillCopy
+		r[tagFrom] = source.lv.UUID
 		nv.Tags = r.tags()
 		err = backend.CreateVolume(ctx, c, nv)
 	}
