@@ -28,9 +28,6 @@ func (e *Engine) remove(ctx context.Context, name, purpose string, lvName func(s
 				if _, isVolume := v.owned(lv, VolumeLV); !isVolume && e.fills.isRead(lv.UUID) {
 					return fmt.Errorf("%w: %s/%s is being copied into a new volume", ErrInUse, v.group.Name(), lv.Name)
 				}
-				if err := v.checkPoolTakes(ctx, lv); err != nil {
-					return err
-				}
 				unfinished = target{lv: lv, record: v.records.of(lv), filling: v.fillOf(lv)}
 				return v.discard(ctx, c, lv)
 			})

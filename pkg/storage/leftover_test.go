@@ -1,0 +1,119 @@
+package storage_test
+
+import (
+	"slices"
+	"testing"
+	"testing/synctest"
+
+	"github.com/lvmsnap/lvmsnap/pkg/lvm"
+	"github.com/lvmsnap/lvmsnap/pkg/lvm/lvmtest"
+	"github.com/lvmsnap/lvmsnap/pkg/storage"
+)
+
+// leftover leaves the snapshot that a clone of a thin volume was copied from.
+func (h *host) leftover(t *testing.T, v storage.Volume) (name string) {
+	t.Helper()
+	h.FailNext(lvmtest.Verb("lvremove"), "Internal error.", 5)
+	_, err := h.CreateVolume(t.Context(), copySpec(thickClass, storage.SourceVolume, v.ID))
+	must(t, err)
+	left := h.clones(t, group)
+	if len(left) != 1 {
+		t.Fatalf("left: %v", left)
+	}
+	return left[0]
+}
+
+// A leftover that somebody else has removed meanwhile is no reason to say that what a call removes is gone.
+func TestSweepIsLate(t *testing.T) {
+	h := newHost(t)
+	ctx := t.Context()
+	v := h.volume(t, "v")
+	h.write(t, v, "v1")
+	gone := func() {
+		h.leftover(t, v)
+		h.FailNext(lvmtest.Verb("lvremove"), `Failed to find logical volume "vg0/csi-c-x"`, 5)
+	}
+	r := storage.Handle{NodeHash: storage.NodeHash(node), LV: storage.VolumeLV("r")}.String()
+	s, err := h.cut(ctx, "s", v)
+	must(t, err)
+	gone()
+	must(t, h.DeleteSnapshot(ctx, s.ID))
+	if slices.Contains(h.left(), lvName(t, s.ID)) {
+		t.Error("a deleted snapshot is still there")
+	}
+	must(t, h.DeleteVolume(ctx, r))
+	gone()
+	h.unstage(t, v)
+	if len(h.active([]string{lvName(t, v.ID)})) > 0 {
+		t.Error("a deactivated volume is still active")
+	}
+	must(t, h.DeleteVolume(ctx, r))
+	gone()
+	must(t, h.DeleteVolume(ctx, v.ID))
+	if slices.Contains(h.left(), lvName(t, v.ID)) {
+		t.Error("a deleted volume is still there")
+	}
+}
+
+// A leftover that somebody holds open is in nobody's way, and costs nobody LVM's attempts to remove it.
+func TestLeftoverInUse(t *testing.T) {
+	h := newHost(t)
+	ctx := t.Context()
+	v := h.volume(t, "v")
+	h.write(t, v, "v1")
+	name := h.leftover(t, v)
+	must(t, lvm.NewClient(h.LVM, group).Activate(ctx, name))
+	release := h.Open(group, name)
+	h.ResetCommands()
+	_, err := h.cut(ctx, "s", v)
+	must(t, err)
+	h.unstage(t, v)
+	if got := h.content(t, v); got != "v1" {
+		t.Errorf("it has %q", got)
+	}
+	if tried := slices.DeleteFunc(h.Commands(), func(c []string) bool { return c[0] != "lvremove" }); len(tried) > 0 {
+		t.Errorf("tried: %q", tried)
+	}
+	release()
+	h.unstage(t, v)
+	if left := h.clones(t, group); len(left) > 0 {
+		t.Errorf("left: %v", left)
+	}
+}
+
+// One in a pool that can remove nothing, or does not answer, stays whole, and thick volumes go on beside it.
+func TestLeftoverInAnIllPool(t *testing.T) {
+	for name, ail := range map[string]func(h *host) (cure func()){
+		"read-only": func(h *host) func() {
+			h.SetPoolMode(group, pool, "ro", false)
+			return func() { h.SetPoolMode(group, pool, "rw", false) }
+		},
+		"silent": func(h *host) func() { return h.SilencePool(group, pool) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				h := newHost(t)
+				ctx := t.Context()
+				v := h.volume(t, "v")
+				h.write(t, v, "v1")
+				left := h.leftover(t, v)
+				cure := ail(h)
+				h.ResetCommands()
+				x, err := h.CreateVolume(ctx, thickSpec("x"))
+				h.write(t, x, "of x")
+				if tried := slices.DeleteFunc(h.Commands(), func(c []string) bool { return c[0] != "lvremove" }); err != nil || len(tried) > 0 {
+					t.Errorf("%v; tried: %q", err, tried)
+				}
+				if !slices.Contains(h.left(), left) || h.content(t, x) != "of x" {
+					t.Errorf("left: %v; x has %q", h.left(), h.content(t, x))
+				}
+				cure()
+				synctest.Wait()
+				must(t, h.Deactivate(ctx, x.ID))
+				if left := h.clones(t, group); len(left) > 0 {
+					t.Errorf("left: %v", left)
+				}
+			})
+		})
+	}
+}
