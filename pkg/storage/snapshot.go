@@ -84,6 +84,7 @@ func (e *Engine) createSnapshot(ctx context.Context, c *lvm.Client, v *view, nam
 		tagDriver: e.driver, tagName: spec.Name, tagSource: origin.Name,
 		tagSize:   strconv.FormatInt(vol.RequestedBytes, 10),
 		tagAccess: string(vol.Access), tagFS: vol.FSType, tagInit: string(vol.Init),
+		tagLayout: v.records.of(origin)[tagLayout],
 		tagObject: objectText(spec.Object.Namespace, spec.Object.Name), tagContent: spec.Object.ContentName,
 	}
 	var tags []string

@@ -127,6 +127,14 @@ func (r record) size() int64 {
 	return n
 }
 
+// unit of the sizes that LVM makes of such an LV, or of what its content was cut from: see Class.unit.
+func (r record) unit(extentBytes int64) int64 {
+	_, rest, _ := strings.Cut(r[tagLayout], ":")
+	stripes, _, _ := strings.Cut(rest, ":")
+	n, _ := strconv.ParseInt(stripes, 10, 32)
+	return extentBytes * max(n, 1)
+}
+
 func (r record) created() time.Time {
 	n, err := strconv.ParseInt(r[tagCreated], 10, 64)
 	if err != nil {
@@ -160,7 +168,7 @@ func (r record) owns(lv, driver string, lvName func(csiName string) string) bool
 // administrator grew the LV, or a crash came between the growth and its record), the size itself counts.
 func requestedBytes(r record, lvBytes, extentBytes int64) int64 {
 	n := r.size()
-	if rounded, ok := roundUp(n, extentBytes); n <= 0 || !ok || rounded != lvBytes {
+	if rounded, ok := roundUp(n, r.unit(extentBytes)); n <= 0 || !ok || rounded != lvBytes {
 		return lvBytes
 	}
 	return n
