@@ -225,10 +225,10 @@ const releaseLimit = time.Minute
 // copyInto copies a volume's source. The result is what has to happen before the copy's first mount.
 func (e *Engine) copyInto(ctx context.Context, f *fill, t *target, o blockcopy.Options) (Init, error) {
 	s, err := e.openSource(ctx, f, t)
-	if err != nil {
-		return "", err
-	}
 	defer func() {
+		if s.given {
+			return
+		}
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), releaseLimit)
 		defer cancel()
 		err := e.closeSource(ctx, s)
@@ -239,6 +239,9 @@ func (e *Engine) copyInto(ctx context.Context, f *fill, t *target, o blockcopy.O
 			klog.FromContext(ctx).Error(err, "What was copied from may have stayed active", "lv", s.lv.Name)
 		}
 	}()
+	if err != nil {
+		return "", err
+	}
 	size := contentBytes(s.lv)
 	if size > t.lv.SizeBytes {
 		return "", fmt.Errorf("%w: the source %s has grown to %d bytes since the copy of %d was made", ErrDamaged, s.lv.Name, size, t.lv.SizeBytes)

@@ -20,14 +20,15 @@ type openedSource struct {
 	holder lvm.LV // what was activated: the LV itself, or the origin of a COW snapshot
 	device string
 	init   Init
-	given  bool // it is not counted as read any more
+	given  bool // it is not counted as read, or not any more
 	idle   bool // and nobody else needs it active
 }
 
-// openSource activates the snapshot to copy from. Of a volume one is cut first, or found, after a crash.
+// openSource activates the snapshot to copy from. Of a volume one is cut first, or found, after a crash. What it returns is to be
+// closed, whatever the error.
 func (e *Engine) openSource(ctx context.Context, f *fill, t *target) (*openedSource, error) {
 	name := t.record[tagSource]
-	s := &openedSource{}
+	s := &openedSource{given: true}
 	if t.isClone() {
 		if err := e.cutForClone(ctx, f, t, name); err != nil {
 			return s, err
@@ -63,15 +64,13 @@ func (e *Engine) openSource(ctx context.Context, f *fill, t *target) (*openedSou
 		if isCOW(lv) {
 			e.fills.read(lv.UUID, false)
 		}
+		s.given = false
 		return nil
 	})
-	if err != nil {
-		return s, err
+	if err == nil { // a turn may end badly after it has gone well
+		err = e.checkSource(ctx, s)
 	}
-	if err := e.checkSource(ctx, s); err != nil {
-		return s, errors.Join(err, e.closeSource(ctx, s))
-	}
-	return s, nil
+	return s, err
 }
 
 // isClone: it is copied from a volume, by a snapshot that is cut for this copy, and removed when it is complete.

@@ -247,3 +247,54 @@ func (h *host) dropTags(t *testing.T, prefixes ...string) (dropped int) {
 	}
 	return dropped
 }
+
+// flusher makes the end of a turn fail, once.
+type flusher struct{ fail atomic.Bool }
+
+func (f *flusher) Metadata(string) (lvm.Metadata, error) {
+	return lvm.Metadata{}, errors.New("ask LVM")
+}
+func (f *flusher) Locate(context.Context, *lvm.Client) error { return errors.New("ask LVM") }
+func (f *flusher) Flush(context.Context, *lvm.Client) error {
+	if f.fail.CompareAndSwap(true, false) {
+		return errors.New("input/output error")
+	}
+	return nil
+}
+
+// The turn in which a source was opened ends badly: it is closed all the same, and can be deleted.
+func TestSourceIsGivenBack(t *testing.T) {
+	fake, fl := lvmtest.New(), &flusher{}
+	fake.AddGroup(group, 100<<30)
+	fake.AddPool(group, pool, 1<<30, 16*mib, 64<<10, true)
+	e, err := openWith(t.Context(), t, fake, func(o *storage.Options) {
+		g, err := lvm.NewGroup(group, lvm.GroupOptions{Executor: fake, Reader: fl})
+		must(t, err)
+		o.Groups = []*lvm.Group{g}
+	}, group)
+	must(t, err)
+	h := &host{fake, e}
+	ctx := t.Context()
+	v := h.volume(t, "v")
+	h.write(t, v, "v1")
+	s, err := h.cut(ctx, "s", v)
+	must(t, err)
+	h.OnCommand(func(args []string) {
+		if args[0] == "lvchange" && slices.Contains(args, "--activate") && strings.HasSuffix(args[len(args)-1], lvName(t, s.ID)) {
+			fl.fail.Store(true)
+		}
+	})
+	if _, err := h.CreateVolume(ctx, copySpec(thickClass, storage.SourceSnapshot, s.ID)); !errors.Is(err, storage.ErrPending) {
+		t.Errorf("the flush failed: %v, want ErrPending", err)
+	}
+	h.OnCommand(nil)
+	if len(h.active([]string{lvName(t, s.ID)})) > 0 {
+		t.Error("it is still active")
+	}
+	r, err := h.CreateVolume(ctx, copySpec(thickClass, storage.SourceSnapshot, s.ID))
+	must(t, err)
+	if got := h.content(t, r); got != "v1" {
+		t.Errorf("it has %q", got)
+	}
+	must(t, h.DeleteSnapshot(ctx, s.ID))
+}
