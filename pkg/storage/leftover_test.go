@@ -1,6 +1,7 @@
 package storage_test
 
 import (
+	"errors"
 	"slices"
 	"testing"
 	"testing/synctest"
@@ -115,5 +116,31 @@ func TestLeftoverInAnIllPool(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+// Of what exists no answer is final, though its pool has failed: who believes that nothing was left would leave it for ever.
+func TestRetryWhilePoolFailed(t *testing.T) {
+	h := newHost(t)
+	ctx := t.Context()
+	v := h.volume(t, "v")
+	h.write(t, v, "v1")
+	s, err := h.cut(ctx, "s", v)
+	must(t, err)
+	h.SetPoolMode(group, pool, "Fail", false)
+	_, cutErr := h.cut(ctx, "s", v)
+	_, createErr := h.CreateVolume(ctx, storage.VolumeSpec{Name: "v", RequiredBytes: 8 * mib, Access: storage.AccessBlock})
+	for what, err := range map[string]error{"CreateSnapshot": cutErr, "CreateVolume": createErr} {
+		if !errors.Is(err, storage.ErrBusy) {
+			t.Errorf("%s: %v, want ErrBusy", what, err)
+		}
+	}
+	h.SetPoolMode(group, pool, "rw", false)
+	again, err := h.cut(ctx, "s", v)
+	must(t, err)
+	r, err := h.restore(ctx, again.ID, 0)
+	must(t, err)
+	if got := h.content(t, r); again.ID != s.ID || !again.CreatedAt.Equal(s.CreatedAt) || got != "v1" {
+		t.Errorf("%+v, with %q", again, got)
 	}
 }
