@@ -1,14 +1,18 @@
 package storage_test
 
 import (
+	"context"
 	"errors"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 
+	"github.com/lvmsnap/lvmsnap/pkg/dm"
 	"github.com/lvmsnap/lvmsnap/pkg/lvm"
 	"github.com/lvmsnap/lvmsnap/pkg/lvm/lvmtest"
 	"github.com/lvmsnap/lvmsnap/pkg/storage"
+	"github.com/lvmsnap/lvmsnap/pkg/storage/thick"
 )
 
 // leftover leaves the snapshot that a clone of a thin volume was copied from.
@@ -142,5 +146,62 @@ func TestRetryWhilePoolFailed(t *testing.T) {
 	must(t, err)
 	if got := h.content(t, r); again.ID != s.ID || !again.CreatedAt.Equal(s.CreatedAt) || got != "v1" {
 		t.Errorf("%+v, with %q", again, got)
+	}
+}
+
+// recut answers for a COW snapshot that is lost, and before it does, it has that replaced.
+type recut struct {
+	*lvmtest.LVM
+	calls atomic.Int32
+	lost  func()
+}
+
+func (k *recut) SnapshotStatus(ctx context.Context, g, s string) (dm.SnapshotStatus, error) {
+	st, err := k.LVM.SnapshotStatus(ctx, g, s)
+	if k.calls.Add(1) == 2 && k.lost != nil { // the first is for the watch's look at the group
+		k.lost()
+	}
+	return st, err
+}
+
+// Between the watch's look at a snapshot that is lost and its turn, somebody deletes it and cuts another of its name: that is not
+// lost.
+func TestLostSnapshotIsReplaced(t *testing.T) {
+	k := &recut{LVM: lvmtest.New()}
+	k.AddGroup(group, 100<<30)
+	e, err := openWith(t.Context(), t, k.LVM, func(o *storage.Options) {
+		o.Kernel = k
+		o.Backends = map[storage.Type]storage.Backend{storage.TypeThick: thick.New(k)}
+	}, group)
+	must(t, err)
+	h := &host{k.LVM, e}
+	v := h.thick(t)
+	h.write(t, v, "v1")
+	spec := storage.SnapshotSpec{Name: "s", SourceID: v.ID, COW: storage.COWSize{Bytes: 4 * mib}}
+	s, err := h.CreateSnapshot(t.Context(), spec)
+	must(t, err)
+	h.SetCOWUsage(group, lvName(t, s.ID), 8*mib)
+	h.write(t, v, "v2")
+	replaced := make(chan int32, 1)
+	k.lost = func() {
+		must(t, h.DeleteSnapshot(t.Context(), s.ID))
+		_, err := h.CreateSnapshot(t.Context(), spec)
+		must(t, err)
+		replaced <- k.calls.Load()
+	}
+	k.calls.Store(0)
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- e.Run(ctx) }()
+	then := <-replaced
+	eventually(t, "two more looks", func() bool { return k.calls.Load() > then+20 })
+	cancel()
+	must(t, <-ended)
+	found, err := h.Snapshot(t.Context(), s.ID)
+	must(t, err)
+	r, err := h.restore(t.Context(), s.ID, 0)
+	must(t, err)
+	if got := h.content(t, r); !found.Ready || got != "v2" || h.Stats().COWLost != 0 {
+		t.Errorf("%+v, restored as %q; %d lost", found, got, h.Stats().COWLost)
 	}
 }

@@ -179,6 +179,9 @@ func (e *Engine) checkSource(ctx context.Context, s *openedSource) error {
 		return err
 	}
 	err = e.withLV(ctx, s.lv.Name, changing, "invalid "+s.lv.Name, func(ctx context.Context, c *lvm.Client, v *view, lv lvm.LV) error {
+		if lv.UUID != s.lv.UUID {
+			return nil
+		}
 		return v.recordLost(ctx, c, lv)
 	})
 	return errors.Join(fmt.Errorf("%w: %s", ErrDamaged, snapshotLost(s.group, s.lv).Message), err)
