@@ -28,6 +28,7 @@ type Engine struct {
 	kernel   dm.Kernel
 	locks    keylock.Set
 	fills    *fills
+	resumed  atomic.Bool // all jobs that another process left are begun
 	cow      COWOptions
 	stats    counters
 	limit    time.Duration

@@ -145,6 +145,7 @@ func (e *Engine) createVolume(ctx context.Context, c *lvm.Client, v, elsewhere *
 		err = restore(ctx, c, backend, sharer, nv, source.lv)
 	default:
 		r[tagSource], r[tagFill] = source.lv.Name, fillCopy
+		r[tagFrom] = source.lv.UUID
 		nv.Tags = r.tags()
 		err = backend.CreateVolume(ctx, c, nv)
 	}
@@ -218,7 +219,7 @@ func (e *Engine) existingVolume(ctx context.Context, c *lvm.Client, v *view, lv 
 	// The record is committed with the volume, the growth of a restore is a second step: a record that is
 	// larger than its LV is that of a volume which is not finished.
 	unfinished := lv
-	if wanted, ok := roundUp(v.records.of(lv).size(), v.group.extentBytes); ok && wanted > lv.SizeBytes {
+	if wanted, ok := roundUp(v.records.of(lv).size(), v.records.of(lv).unit(v.group.extentBytes)); ok && wanted > lv.SizeBytes {
 		lv.SizeBytes = wanted
 	}
 	vol, ok := v.volume(lv)
