@@ -156,6 +156,10 @@ func (l FileLocks) WithMetadataSnapshot(
 	if err := writeMark(f, markReserving); err != nil {
 		return err
 	}
+	refused := kernel.ReserveMetadataSnapshot(ctx, group, pool)
+	if errors.Is(refused, unix.EBUSY) { // somebody else's, since we looked
+		return errors.Join(heldByAnother(group, pool), writeMark(f, ""))
+	}
 	defer func() {
 		ctx := context.WithoutCancel(ctx)
 		root, failed := kernel.MetadataSnapshot(ctx, group, pool)
@@ -167,8 +171,8 @@ func (l FileLocks) WithMetadataSnapshot(
 		}
 		err = errors.Join(err, failed)
 	}()
-	if err := kernel.ReserveMetadataSnapshot(ctx, group, pool); err != nil {
-		return err
+	if refused != nil {
+		return refused
 	}
 	root, err := kernel.MetadataSnapshot(ctx, group, pool)
 	if err != nil {
@@ -190,10 +194,14 @@ func releaseLeft(ctx context.Context, kernel MetadataSnapshots, f *os.File, grou
 	n, _ := f.ReadAt(mark, 0) // an empty file says nothing
 	text := string(mark[:n])
 	if text != markReserving && text != markReserved+strconv.FormatUint(root, 10) {
-		return fmt.Errorf("%w: %s/%s, not by lvmsnap; if nobody is reading it: dmsetup message %s 0 release_metadata_snap",
-			ErrMetadataSnapshotHeld, group, pool, poolDevice(group, pool))
+		return heldByAnother(group, pool)
 	}
 	return kernel.ReleaseMetadataSnapshot(ctx, group, pool)
+}
+
+func heldByAnother(group, pool string) error {
+	return fmt.Errorf("%w: %s/%s, not by lvmsnap; if nobody is reading it: dmsetup message %s 0 release_metadata_snap",
+		ErrMetadataSnapshotHeld, group, pool, poolDevice(group, pool))
 }
 
 // poolDevice is the device-mapper name of the layer that carries a pool in use.
