@@ -43,14 +43,19 @@ func (e *Engine) ExpandVolume(ctx context.Context, id string, requiredBytes, lim
 	}
 }
 
-// grow extends a volume, or starts what has to come before. What others left on new extents is no danger below a file
-// system, which shows nothing that was not written to it; a block volume is not to show them before they are overwritten.
+// grow extends a volume, or starts what has to come before. A file system does not show what others left on new extents; that they
+// are there is written down before, so that no copy shows them as a block device. Those of a block volume are overwritten.
 func (e *Engine) grow(ctx context.Context, c *lvm.Client, v *view, lv *lvm.LV, size int64, vol *Volume) (*fill, error) {
 	b, err := e.backend(vol.Class.Type)
 	if err != nil {
 		return nil, err
 	}
 	if b.Zeroed() || vol.Access == AccessMount {
+		if !b.Zeroed() && v.records.of(*lv)[tagStale] == "" {
+			if err := c.ChangeTags(ctx, lv.Name, nil, []string{tag(tagStale, strconv.FormatInt(lv.SizeBytes, 10))}); err != nil {
+				return nil, err
+			}
+		}
 		if err := b.Extend(ctx, c, *lv, size); err != nil {
 			return nil, err
 		}

@@ -212,6 +212,9 @@ func (e *Engine) resumeFills(ctx context.Context) error {
 	return nil
 }
 
+	if parseRecord(s.lv.Tags).staleOf(size) != t.record[tagStale] { // and this was made, and allowed, of what had none
+		return "", fmt.Errorf("%w: the source %s has grown since the copy was made, by extents that were not overwritten", ErrDamaged, s.lv.Name)
+	}
 // releaseLimit bounds what a job does for its source after it was canceled.
 const releaseLimit = time.Minute
 

@@ -27,6 +27,7 @@ const (
 	tagInit    = "init"    // see Init
 	tagLayout  = "layout"  // of a thick volume that is not linear, as it was asked for; see Layout.text
 	tagFill    = "fill"    // see filling; gone once the content is there
+	tagStale   = "stale"   // from this byte on it may have what others left on its extents: only a file system may show it
 	tagInvalid = "invalid" // when a COW snapshot was seen to be lost: while it is inactive, nothing else tells
 	tagObject  = "object"  // namespace/name of the claim or VolumeSnapshot (text)
 	tagContent = "content" // name of the PersistentVolume or VolumeSnapshotContent (text); left out when usualContent
@@ -42,7 +43,7 @@ type record map[string]string
 func (r record) tags() []string {
 	var out []string
 	for _, key := range []string{
-		tagDriver, tagName, tagSize, tagCreated, tagSource, tagAccess, tagFS, tagInit, tagLayout, tagFill, tagInvalid, tagObject, tagContent,
+		tagDriver, tagName, tagSize, tagCreated, tagSource, tagAccess, tagFS, tagInit, tagLayout, tagFill, tagStale, tagInvalid, tagObject, tagContent,
 	} {
 		v := r[key]
 		usual := key == tagAccess && v == r.usualAccess() || key == tagContent && v == r.usualContent()
@@ -122,6 +123,14 @@ func (r record) size() int64 {
 		return 0
 	}
 	return n
+}
+
+// staleOf is the tag of an LV whose content has that size; empty where the growth that it was written for has failed.
+func (r record) staleOf(contentBytes int64) string {
+	if n, err := strconv.ParseInt(r[tagStale], 10, 64); err == nil && n >= contentBytes {
+		return ""
+	}
+	return r[tagStale]
 }
 
 func (r record) created() time.Time {

@@ -138,11 +138,11 @@ func (e *Engine) createVolume(ctx context.Context, c *lvm.Client, v, elsewhere *
 		nv.Tags = r.tags()
 		err = backend.CreateVolume(ctx, c, nv)
 	case sharer != nil && sharer.Shares(source.class, placed):
-		r[tagSource] = source.lv.Name
+		r[tagSource], r[tagStale] = source.lv.Name, source.stale
 		nv.Tags = r.tags()
 		err = restore(ctx, c, backend, sharer, nv, source.lv)
 	default:
-		r[tagSource], r[tagFill] = source.lv.Name, fillCopy
+		r[tagSource], r[tagStale], r[tagFill] = source.lv.Name, source.stale, fillCopy
 		nv.Tags = r.tags()
 		err = backend.CreateVolume(ctx, c, nv)
 	}
