@@ -28,26 +28,6 @@ func (e *Engine) Pools(ctx context.Context) ([]Pool, error) {
 	})
 }
 
-// Groups reports how full the driver's groups are.
-func (e *Engine) Groups(ctx context.Context) ([]Group, error) {
-	return read(ctx, func() ([]Group, error) {
-		var out []Group
-		for _, g := range e.groups {
-			err := e.inTurn(ctx, g, looking, "Groups", func(_ context.Context, _ *lvm.Client, v *view) error {
-				m := v.metadata
-				out = append(out, Group{
-					Name: g.Name(), SizeBytes: m.SizeBytes, FreeBytes: m.FreeBytes, MetadataBytes: m.TextBytes, MetadataLimitBytes: m.TextLimitBytes,
-				})
-				return nil
-			})
-			if err != nil {
-				return nil, err
-			}
-		}
-		return out, nil
-	})
-}
-
 // Capacity says how much room there is for new volumes of a class. A group or pool that this node does not
 // have is no room, not an error: the scheduler asks every node for every class.
 func (e *Engine) Capacity(ctx context.Context, class Class) (Capacity, error) {
