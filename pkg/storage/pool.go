@@ -43,6 +43,8 @@ func (e *Engine) Capacity(ctx context.Context, class Class) (Capacity, error) {
 	return read(ctx, func() (Capacity, error) {
 		var out Capacity
 		err := e.inTurn(ctx, g, looking, "Capacity", func(ctx context.Context, _ *lvm.Client, v *view) error {
+			extent := v.metadata.ExtentBytes
+			out.MinimumBytes = extent
 			class.VolumeGroup = g.Name()
 			placed, err := b.Place(v.metadata, class)
 			if err == nil {
@@ -55,15 +57,14 @@ func (e *Engine) Capacity(ctx context.Context, class Class) (Capacity, error) {
 			if err != nil {
 				return err
 			}
-			out, err = b.Capacity(ctx, v.metadata, placed)
+			room, err := b.Capacity(ctx, v.metadata, placed)
+			out.AvailableBytes = room.AvailableBytes / extent * extent
+			out.MaximumBytes = room.MaximumBytes / extent * extent
 			return err
 		})
 		if err != nil {
 			return Capacity{}, err
 		}
-		out.MinimumBytes = g.extentBytes
-		out.AvailableBytes = out.AvailableBytes / g.extentBytes * g.extentBytes
-		out.MaximumBytes = out.MaximumBytes / g.extentBytes * g.extentBytes
 		return out, nil
 	})
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/lvmsnap/lvmsnap/pkg/dm"
@@ -111,6 +112,9 @@ func (v *view) cloneNeeded(lv lvm.LV) bool {
 	target := VolumeLV(v.records.of(lv)[tagName])
 	if v.e.fills.find(target) != nil {
 		return true
+	}
+	if slices.ContainsFunc(v.e.groups, func(g *group) bool { return g != v.group && !g.opened.Load() }) {
+		return true // it may be there
 	}
 	targetLV, ok := v.find(target)
 	return ok && v.fillOf(targetLV).kind == fillCopy

@@ -114,7 +114,7 @@ func (e *Engine) createVolume(ctx context.Context, c *lvm.Client, v, elsewhere *
 	if err := v.checkRoom(); err != nil {
 		return lvm.LV{}, err
 	}
-	requested, size, err := chooseSize(spec.RequiredBytes, spec.LimitBytes, source, placed.unit(v.group.extentBytes))
+	requested, size, err := chooseSize(spec.RequiredBytes, spec.LimitBytes, source, placed.unit(v.metadata.ExtentBytes))
 	if err == nil && source == nil && spec.Access == AccessMount {
 		err = checkLeastSize(spec.FSType, requested, size)
 	}
@@ -216,7 +216,7 @@ func (e *Engine) existingVolume(ctx context.Context, c *lvm.Client, v *view, lv 
 	// The record is committed with the volume, the growth of a restore is a second step: a record that is
 	// larger than its LV is that of a volume which is not finished.
 	unfinished := lv
-	if wanted, ok := roundUp(v.records.of(lv).size(), v.group.extentBytes); ok && wanted > lv.SizeBytes {
+	if wanted, ok := roundUp(v.records.of(lv).size(), v.metadata.ExtentBytes); ok && wanted > lv.SizeBytes {
 		lv.SizeBytes = wanted
 	}
 	vol, ok := v.volume(lv)
