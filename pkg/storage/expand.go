@@ -97,7 +97,9 @@ func (e *Engine) growOnline(ctx context.Context, c *lvm.Client, v *view, b Backe
 		return f, nil
 	}
 	if len(v.cowSnapshots(lv)) > 0 {
-		return nil, b.Extend(ctx, c, lv, size) // which LVM refuses, in any case
+		// LVM refuses it, too, unless the volume is deactivated meanwhile: then it would get extents that nobody overwrites.
+		return nil, fmt.Errorf("%w: %s/%s has COW snapshots, and LVM resizes such a volume only while it is inactive: "+
+			"delete its snapshots, or stop what uses it and expand it then", ErrInUse, v.group.Name(), lv.Name)
 	}
 	if _, err := c.Extents(ctx, lv.Name); errors.Is(err, lvm.ErrNotLinear) {
 		return nil, fmt.Errorf("%w: the extents that %s/%s would get have to be overwritten before a block volume shows them, "+
@@ -153,7 +155,7 @@ func (e *Engine) fillReserve(ctx context.Context, f *fill, lv lvm.LV, size int64
 			}
 			extents, err := c.Extents(ctx, reserve.Name)
 			if err == nil {
-				err = c.Remove(ctx, reserve.Name)
+				err = c.RemoveKeepingBlocks(ctx, reserve.Name)
 			}
 			if err == nil {
 				err = c.ExtendOnto(ctx, lv.Name, size, extents)
