@@ -7,23 +7,30 @@ import (
 	"time"
 )
 
-// Question is asked again and again, by one at a time, who waits no longer than its limit. One that has no answer by then is left
-// behind, and until it has, nobody else waits for it at all, so that one goroutine hangs and not one for each who asks.
-// Everybody gets the answer to a question that began after it was asked for: an older one may not know what was done since.
+// Question is asked again and again, one at a time, and nobody waits for one for longer than its limit. One that has no answer by
+// then is left behind, and until it has, nobody else waits for it at all, so that one goroutine hangs and not one for each who asks.
+// Everybody gets the answer to a question that began after it was asked for: an older one may not know what was done since. All who
+// come while one is being asked share the answer to the next, so that they cost two, however many they are.
 type Question[T any] struct {
 	limit time.Duration
-	turn  chan struct{} // holds one token: whoever has it asks
 
-	mu    sync.Mutex
-	since time.Time // of what is being asked
+	mu      sync.Mutex
+	running *round[T] // is being asked
+	next    *round[T] // is asked then, if anybody still waits for it
+}
+
+// round is one time that the question is asked.
+type round[T any] struct {
+	ask     func() (T, error) // of the first who waits for it
+	waiting int
+	since   time.Time
+	done    chan struct{}
+	value   T // once done
+	err     error
 }
 
 // New makes a question.
-func New[T any](limit time.Duration) *Question[T] {
-	q := &Question[T]{limit: limit, turn: make(chan struct{}, 1)}
-	q.turn <- struct{}{}
-	return q
-}
+func New[T any](limit time.Duration) *Question[T] { return &Question[T]{limit: limit} }
 
 // UnansweredError is for a question without an answer within its limit.
 type UnansweredError struct{ Since time.Time }
@@ -34,67 +41,80 @@ func (e *UnansweredError) Error() string { return fmt.Sprintf("no answer for %s"
 // Age is for how long there has been no answer.
 func (e *UnansweredError) Age() time.Duration { return time.Since(e.Since).Round(time.Millisecond) }
 
-// Ask returns what ask does, or an UnansweredError.
+// Ask returns what ask does, or what that of somebody else does who came just before, or an UnansweredError.
 func (q *Question[T]) Ask(ask func() (T, error)) (T, error) {
-	var none T
-	select {
-	case <-q.turn:
-	default:
-		if err := q.wait(); err != nil {
-			return none, err
+	r := q.join(ask)
+	for {
+		running := q.current()
+		if running == nil {
+			running = r // done meanwhile
+		}
+		limit := time.NewTimer(q.limit - time.Since(running.since))
+		select {
+		case <-r.done:
+			limit.Stop()
+			return r.value, r.err
+		case <-limit.C:
+		}
+		if q.leave(r, running) {
+			var none T
+			return none, &UnansweredError{running.since}
 		}
 	}
-	q.begin(time.Now())
-	type answer struct {
-		value T
-		err   error
+}
+
+// join makes the caller one of those who wait for the next round, which begins at once if none is running.
+func (q *Question[T]) join(ask func() (T, error)) *round[T] {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.next == nil {
+		q.next = &round[T]{ask: ask, done: make(chan struct{})}
 	}
-	done := make(chan answer, 1)
+	r := q.next
+	r.waiting++
+	if q.running == nil {
+		q.begin()
+	}
+	return r
+}
+
+// begin asks the next round, with the lock held.
+func (q *Question[T]) begin() {
+	r := q.next
+	q.running, q.next = r, nil
+	if r == nil {
+		return
+	}
+	r.since = time.Now()
 	go func() {
-		value, err := ask()
-		q.begin(time.Time{})
-		q.turn <- struct{}{}
-		done <- answer{value, err}
+		r.value, r.err = r.ask()
+		q.mu.Lock()
+		defer q.mu.Unlock()
+		close(r.done)
+		q.begin()
 	}()
-	limit := time.NewTimer(q.limit)
-	defer limit.Stop()
+}
+
+func (q *Question[T]) current() *round[T] {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.running
+}
+
+// leave says whether to give up on r, because what was running is still running.
+func (q *Question[T]) leave(r, running *round[T]) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
 	select {
-	case a := <-done:
-		return a.value, a.err
-	case <-limit.C:
-	}
-	select {
-	case a := <-done: // at the last moment
-		return a.value, a.err
+	case <-r.done: // at the last moment
+		return false
 	default:
-		return none, &UnansweredError{q.began()}
 	}
-}
-
-// wait takes the turn from who is asking, unless that has no answer.
-func (q *Question[T]) wait() error {
-	limit := time.NewTimer(q.limit - time.Since(q.began()))
-	defer limit.Stop()
-	select {
-	case <-q.turn:
-		return nil
-	case <-limit.C:
-		return &UnansweredError{q.began()}
+	if q.running != running {
+		return false
 	}
-}
-
-func (q *Question[T]) begin(at time.Time) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	q.since = at
-}
-
-// began is when what is being asked was, or now.
-func (q *Question[T]) began() time.Time {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	if q.since.IsZero() {
-		return time.Now()
+	if r.waiting--; r.waiting == 0 && q.next == r {
+		q.next = nil
 	}
-	return q.since
+	return true
 }

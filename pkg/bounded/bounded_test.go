@@ -78,3 +78,31 @@ func TestSlowAnswers(t *testing.T) {
 		}
 	})
 }
+
+// However many ask what is slow, and not stuck, none of them is told that there is no answer, and they share two.
+func TestManyAsk(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		q := bounded.New[int](limit)
+		asked := 0
+		ask := func() (int, error) {
+			asked++
+			time.Sleep(limit - time.Second)
+			return asked, t.Context().Err()
+		}
+		var all sync.WaitGroup
+		for n := range 300 {
+			all.Go(func() {
+				if n > 0 {
+					time.Sleep(time.Millisecond) // the first is being asked
+				}
+				if got, err := q.Ask(ask); err != nil || got != min(n+1, 2) {
+					t.Errorf("caller %d: %d, %v", n, got, err)
+				}
+			})
+		}
+		all.Wait()
+		if asked != 2 {
+			t.Errorf("it was asked %d times", asked)
+		}
+	})
+}

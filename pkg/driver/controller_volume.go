@@ -204,14 +204,11 @@ func (s *controller) GetCapacity(ctx context.Context, req *csi.GetCapacityReques
 		return noCapacity(), nil
 	}
 	capacity, err := s.volumes.Capacity(ctx, params.class)
-	if errors.Is(err, storage.ErrNotFound) {
-		// The class names a group or pool that this node lacks. That is no error but an answer: without it,
-		// csi-provisioner would leave an outdated CSIStorageCapacity in place.
-		return noCapacity(), nil
-	}
 	if err != nil {
 		return nil, err
 	}
+	// A class may name a group or pool that this node lacks. That is no error but an answer: without it, csi-provisioner would
+	// leave an outdated CSIStorageCapacity in place.
 	return &csi.GetCapacityResponse{
 		// "MUST NOT be negative", and below the reserve there is no room.
 		AvailableCapacity: max(capacity.AvailableBytes, 0),

@@ -293,7 +293,7 @@ func (e *memEngine) Capacity(_ context.Context, class storage.Class) (storage.Ca
 	}
 	defer e.mu.Unlock()
 	if cmp.Or(class.VolumeGroup, memGroup) != memGroup {
-		return storage.Capacity{}, fmt.Errorf("%w: volume group %s", storage.ErrNotFound, class.VolumeGroup)
+		return storage.Capacity{}, nil
 	}
 	return storage.Capacity{AvailableBytes: memCapacity, MaximumBytes: memCapacity - extent, MinimumBytes: extent}, nil
 }

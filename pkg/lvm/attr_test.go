@@ -24,11 +24,11 @@ func TestAttr(t *testing.T) {
 		{attr: "sri-a-s---", typ: TypeSnapshot, active: true, health: '-'},
 		{attr: "swi-I-s---", typ: TypeSnapshot, writable: true, active: true, invalid: true, health: '-'},
 		{attr: "swi-S-s---", typ: TypeSnapshot, writable: true, active: true, suspended: true, invalid: true, health: '-'},
-		{attr: "Owi-a-s---", typ: TypeOriginMerging, writable: true, active: true, health: '-'},
+		{attr: "Owi-a-s---", typ: 'O', writable: true, active: true, health: '-'},
 		{attr: "Swi-a-s---", typ: TypeMergingSnap, writable: true, active: true, health: '-'},
 		{attr: "rwi-a-r---", typ: TypeRaid, writable: true, active: true, health: '-'},
-		{attr: "ewi-------", typ: TypeMetadata, writable: true, health: '-'},
-		{attr: "Twi-ao----", typ: TypeThinPoolData, writable: true, active: true, open: true, health: '-'},
+		{attr: "ewi-------", typ: 'e', writable: true, health: '-'},
+		{attr: "Twi-ao----", typ: 'T', writable: true, active: true, open: true, health: '-'},
 		{attr: "-wi-XX--X-", typ: TypeLinear, writable: true, health: 'X'}, // nothing is known of the device
 		{attr: "-wi-d-----", typ: TypeLinear, writable: true, active: true, health: '-'},
 	} {

@@ -17,6 +17,16 @@ func (c *Client) Remove(ctx context.Context, name string) error {
 	return err
 }
 
+// RemoveKeepingBlocks is Remove, and leaves what is on the extents as it is, whatever the host's lvm.conf says (issue_discards):
+// it is for extents that were overwritten for the next one. lvm.conf(5)
+func (c *Client) RemoveKeepingBlocks(ctx context.Context, name string) error {
+	if err := validateNames(name); err != nil {
+		return err
+	}
+	_, err := c.run(ctx, "lvremove", "--yes", "--config", "devices/issue_discards=0", c.path(name))
+	return err
+}
+
 // RemoveThick is Remove for thick volumes: ErrHasSnapshots when it is the origin of COW snapshots, which LVM, left to
 // itself, removes with it.
 //

@@ -125,7 +125,13 @@ func parseVolume(name string, s section, extentBytes int64, cow cows) (LV, error
 	case "thin-pool":
 		attr[attrTypeBit] = byte(TypeThinPool)
 		for _, message := range seg.children() { // lvm2: _thin_pool_text_import() in lib/thin/thin.c
-			lv.Queue = append(lv.Queue, PoolMessage{message.text("create"), uint32(message.int("delete"))}) //nolint:gosec // 24 bits
+			m := PoolMessage{Create: message.text("create")}
+			id, isDelete := message.value("delete").(int64)
+			if isDelete {
+				m.Delete = uint32(id) //nolint:gosec // 24 bits
+			}
+			m.Unknown = m.Create == "" && !isDelete
+			lv.Queue = append(lv.Queue, m)
 		}
 		if seg.int("zero_new_blocks") != 0 {
 			attr[attrZeroBit] = 'z'

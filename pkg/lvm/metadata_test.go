@@ -1,10 +1,12 @@
 package lvm
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -56,6 +58,33 @@ func TestParseMetadata(t *testing.T) {
 		got[name], want[name] = lv, w
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+}
+
+// What LVM has written down for a pool to do, and what nobody knows here.
+func TestParsePoolMessages(t *testing.T) {
+	const after = "zero_new_blocks = 1\n"
+	text := recordedMetadata(t)
+	if bytes.Count(text, []byte(after)) != 1 {
+		t.Fatal("no pool")
+	}
+	m, err := ParseMetadata(bytes.Replace(text, []byte(after), []byte(after+`
+message1 {
+create = "s1"
+}
+message2 {
+delete = 0
+}
+message3 {
+trim = 7
+}
+`), 1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	pool := m.LVs[slices.IndexFunc(m.LVs, func(lv LV) bool { return lv.Name == "pool" })]
+	if diff := cmp.Diff([]PoolMessage{{Create: "s1"}, {Delete: 0}, {Unknown: true}}, pool.Queue); diff != "" {
 		t.Error(diff)
 	}
 }

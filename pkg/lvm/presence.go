@@ -156,6 +156,10 @@ func (l FileLocks) WithMetadataSnapshot(
 	if err := writeMark(f, markReserving); err != nil {
 		return err
 	}
+	refused := kernel.ReserveMetadataSnapshot(ctx, group, pool)
+	if errors.Is(refused, unix.EBUSY) { // somebody else's, since we looked
+		return errors.Join(heldByAnother(group, pool), writeMark(f, ""))
+	}
 	defer func() {
 		ctx := context.WithoutCancel(ctx)
 		root, failed := kernel.MetadataSnapshot(ctx, group, pool)
@@ -167,8 +171,8 @@ func (l FileLocks) WithMetadataSnapshot(
 		}
 		err = errors.Join(err, failed)
 	}()
-	if err := kernel.ReserveMetadataSnapshot(ctx, group, pool); err != nil {
-		return err
+	if refused != nil {
+		return refused
 	}
 	root, err := kernel.MetadataSnapshot(ctx, group, pool)
 	if err != nil {
@@ -187,8 +191,7 @@ func releaseLeft(ctx context.Context, kernel MetadataSnapshots, f *os.File, grou
 		return err
 	}
 	if !marks(f, root) {
-		return fmt.Errorf("%w: %s/%s, not by lvmsnap; if nobody is reading it: dmsetup message %s 0 release_metadata_snap",
-			ErrMetadataSnapshotHeld, group, pool, poolDevice(group, pool))
+		return heldByAnother(group, pool)
 	}
 	return kernel.ReleaseMetadataSnapshot(ctx, group, pool)
 }
@@ -216,6 +219,11 @@ func (l FileLocks) OwnMetadataSnapshot(group, pool string, root uint64) (bool, e
 	}
 	defer f.Close()
 	return marks(f, root), nil
+}
+
+func heldByAnother(group, pool string) error {
+	return fmt.Errorf("%w: %s/%s, not by lvmsnap; if nobody is reading it: dmsetup message %s 0 release_metadata_snap",
+		ErrMetadataSnapshotHeld, group, pool, poolDevice(group, pool))
 }
 
 // poolDevice is the device-mapper name of the layer that carries a pool in use.

@@ -8,6 +8,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/lvmsnap/lvmsnap/pkg/lvm"
 )
 
@@ -57,6 +59,7 @@ func TestPresence(t *testing.T) {
 type snapshots struct {
 	root, next uint64
 	reserve    error
+	faster     func() // somebody comes between the look and the reservation
 }
 
 func (s *snapshots) MetadataSnapshot(context.Context, string, string) (uint64, error) {
@@ -64,6 +67,12 @@ func (s *snapshots) MetadataSnapshot(context.Context, string, string) (uint64, e
 }
 
 func (s *snapshots) ReserveMetadataSnapshot(context.Context, string, string) error {
+	if s.faster != nil {
+		s.faster()
+	}
+	if s.root != 0 {
+		return unix.EBUSY
+	}
 	if s.reserve != nil {
 		return s.reserve
 	}
@@ -103,6 +112,15 @@ func TestWithMetadataSnapshot(t *testing.T) {
 		t.Error("the kernel refused, and that was no error")
 	}
 	kernel.reserve = nil
+
+	kernel.faster = func() { kernel.root = 98 }
+	if err := with(nil); !errors.Is(err, lvm.ErrMetadataSnapshotHeld) || kernel.root != 98 {
+		t.Errorf("one that came between: %v, root %d", err, kernel.root)
+	}
+	kernel.faster = nil
+	if err := with(nil); !errors.Is(err, lvm.ErrMetadataSnapshotHeld) || kernel.root != 98 {
+		t.Errorf("and is still there: %v, root %d", err, kernel.root)
+	}
 
 	kernel.root = 99
 	if err := with(nil); !errors.Is(err, lvm.ErrMetadataSnapshotHeld) || kernel.root != 99 {

@@ -35,8 +35,9 @@ type LV struct {
 
 // PoolMessage is one thing that a thin pool is to do.
 type PoolMessage struct {
-	Create string // the name of the volume to be created; empty: Delete
-	Delete uint32 // the id of the device to be deleted
+	Create  string // the name of the volume to be created; empty: Delete, unless Unknown
+	Delete  uint32 // the id of the device to be deleted
+	Unknown bool   // it is neither of them
 }
 
 // VG is one volume group as vgs reports it.

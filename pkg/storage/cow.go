@@ -97,7 +97,7 @@ func (t *cowTroubles) clear(lv lvm.LV) (told bool) {
 
 // canOverflow: a COW snapshot of ours that has less room than it can need, and is not known to be lost.
 func (v *view) canOverflow(lv lvm.LV) bool {
-	most, _ := roundUp(lvm.COWMaxBytes(lv.OriginBytes), v.group.extentBytes)
+	most, _ := roundUp(lvm.COWMaxBytes(lv.OriginBytes), v.metadata.ExtentBytes)
 	return isCOW(lv) && v.ours(lv) && lv.SizeBytes < most && v.records.of(lv)[tagInvalid] == ""
 }
 
@@ -131,7 +131,7 @@ func (w *watch) cow(ctx context.Context, v *view, lv lvm.LV, before map[string]l
 	trouble := ""
 	err = e.withLV(ctx, lv.Name, changing, "extend "+lv.Name, func(ctx context.Context, c *lvm.Client, v *view, lv lvm.LV) error {
 		more := max(int64(float64(lv.SizeBytes)*e.cow.ExtendPercent/100), soon, 1)
-		size, _ := roundUp(lv.SizeBytes+more, v.group.extentBytes)
+		size, _ := roundUp(lv.SizeBytes+more, v.metadata.ExtentBytes)
 		if err := c.Extend(ctx, lv.Name, size); err != nil {
 			e.stats.cowFailed.Add(1)
 			trouble = fmt.Sprintf("COW of snapshot %s/%s is %.0f%% full and cannot grow", v.group.Name(), lv.Name, st.Percent())

@@ -60,11 +60,11 @@ func (e *Engine) Initialized(ctx context.Context, id string) error {
 func (v *view) recordRequest(ctx context.Context, c *lvm.Client, lv lvm.LV, requiredBytes int64, vol *Volume) error {
 	recorded := v.records.of(lv).size()
 	fits := func(n int64) bool {
-		rounded, ok := roundUp(n, v.records.of(lv).unit(v.group.extentBytes))
+		rounded, ok := roundUp(n, v.records.of(lv).unit(v.metadata.ExtentBytes))
 		return ok && n > 0 && rounded == lv.SizeBytes
 	}
 	if !fits(requiredBytes) || fits(recorded) && recorded >= requiredBytes {
-		vol.RequestedBytes = requestedBytes(v.records.of(lv), lv.SizeBytes, v.group.extentBytes)
+		vol.RequestedBytes = requestedBytes(v.records.of(lv), lv.SizeBytes, v.metadata.ExtentBytes)
 		return nil
 	}
 	old, now := tag(tagSize, strconv.FormatInt(recorded, 10)), tag(tagSize, strconv.FormatInt(requiredBytes, 10))

@@ -2,13 +2,10 @@ package storage
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"strings"
 	"sync/atomic"
 	"time"
-
-	"k8s.io/klog/v2"
 
 	"github.com/lvmsnap/lvmsnap/pkg/dm"
 	"github.com/lvmsnap/lvmsnap/pkg/keylock"
@@ -28,11 +25,12 @@ type Engine struct {
 	kernel   dm.Kernel
 	locks    keylock.Set
 	fills    *fills
-	resumed  atomic.Bool // all jobs that another process left are begun
 	cow      COWOptions
 	stats    counters
 	limit    time.Duration
 	stuck    time.Duration
+	patience time.Duration // with a group that is not open
+	serves   bool          // and only looks, if not
 	now      func() time.Time
 	notify   func(Notice)
 }
@@ -40,7 +38,8 @@ type Engine struct {
 // group is a volume group that the driver was told of.
 type group struct {
 	*lvm.Group
-	extentBytes int64
+	opened      atomic.Bool             // see Engine.open
+	probed      bool                    // probeCOWs was tried, since
 	records     atomic.Pointer[records] // of the last look
 	suspect     atomic.Bool             // a command may have died half way since the last recovery
 	recoveredAt atomic.Uint64           // the metadata's sequence number then
@@ -58,6 +57,9 @@ type Options struct {
 	COW      COWOptions
 	// CommandLimit bounds one operation once it has begun, long after its caller gave up; default 10 minutes.
 	CommandLimit time.Duration
+	// OpenPatience is for how long a group that does not open keeps New, when another does, and calls that look whether it has
+	// what they are about; default 5 seconds.
+	OpenPatience time.Duration
 	// StuckAfter is for how long an operation may hold a group before the engine is not ready; default 2 minutes.
 	StuckAfter time.Duration
 	Now        func() time.Time // default time.Now
@@ -68,38 +70,27 @@ type Options struct {
 const (
 	defaultCommandLimit = 10 * time.Minute
 	defaultStuckAfter   = 2 * time.Minute
+	defaultOpenPatience = 5 * time.Second
 	// explainAfter is when an operation at work in a group is worth a word in other calls' errors.
 	explainAfter = 100 * time.Millisecond
 )
 
-// New makes an engine, which Close ends, looks at every group once and puts right what interrupted commands left in it: an error
-// says which group or pool is missing and how to make it.
+// New makes an engine, which Close ends, looks at every group once and puts right what interrupted commands left in it. When no
+// group can be served, the error says which group or pool is missing and how to make it.
 func New(ctx context.Context, o Options) (*Engine, error) {
 	e, err := newEngine(o)
 	if err != nil {
 		return nil, err
 	}
-	for _, g := range o.Groups {
-		opened, err := e.open(ctx, g)
-		if err != nil {
-			return nil, fmt.Errorf("volume group %s: %w", g.Name(), err)
-		}
-		e.groups = append(e.groups, opened)
-	}
-	for _, g := range e.groups {
-		if err := e.inTurn(ctx, g, changing, "start", func(context.Context, *lvm.Client, *view) error { return nil }); err != nil {
-			// No reason not to serve what is well; every change begins with another try.
-			klog.FromContext(ctx).Error(err, "What interrupted commands left could not be put right at the start", "volumeGroup", g.Name())
-		}
-	}
-	if err := e.resumeFills(ctx); err != nil {
+	e.serves = true
+	if err := e.start(ctx); err != nil {
 		e.Close()
 		return nil, err
 	}
 	return e, nil
 }
 
-// newEngine checks the options and fills in their defaults. The engine has no groups yet, and has looked at nothing.
+// newEngine checks the options and fills in their defaults. The engine has looked at nothing yet.
 func newEngine(o Options) (*Engine, error) {
 	if len(o.Groups) == 0 {
 		return nil, fmt.Errorf("%w: no volume group was given (--volume-group)", ErrInvalid)
@@ -109,7 +100,7 @@ func newEngine(o Options) (*Engine, error) {
 	}
 	e := &Engine{
 		driver: o.Driver, nodeID: o.NodeID, node: NodeHash(o.NodeID), backends: o.Backends, kernel: o.Kernel,
-		limit: o.CommandLimit, stuck: o.StuckAfter, now: o.Now, fills: newFills(o.Fill), cow: o.COW.withDefaults(), notify: o.Notify,
+		limit: o.CommandLimit, stuck: o.StuckAfter, patience: o.OpenPatience, now: o.Now, fills: newFills(o.Fill), cow: o.COW.withDefaults(), notify: o.Notify,
 	}
 	if e.limit <= 0 {
 		e.limit = defaultCommandLimit
@@ -117,36 +108,22 @@ func newEngine(o Options) (*Engine, error) {
 	if e.stuck <= 0 {
 		e.stuck = defaultStuckAfter
 	}
+	if e.patience <= 0 {
+		e.patience = defaultOpenPatience
+	}
 	if e.now == nil {
 		e.now = time.Now
+	}
+	for _, g := range o.Groups {
+		opening := &group{Group: g}
+		opening.suspect.Store(true) // nobody knows how the last driver ended
+		e.groups = append(e.groups, opening)
 	}
 	return e, nil
 }
 
 // Close ends what the engine does by itself. What is left undone is begun again by the next engine.
 func (e *Engine) Close() { e.fills.close() }
-
-func (e *Engine) open(ctx context.Context, g *lvm.Group) (*group, error) {
-	out := &group{Group: g}
-	out.suspect.Store(true) // nobody knows how the last driver ended
-	err := g.Do(ctx, "start", e.limit, func(ctx context.Context, c *lvm.Client) error {
-		m, err := c.View(ctx)
-		if errors.Is(err, lvm.ErrGroupNotFound) {
-			return fmt.Errorf("%w: there is no such volume group on this node (vgcreate %s DISK): %w", ErrInvalid, g.Name(), err)
-		}
-		if err != nil {
-			return err
-		}
-		out.extentBytes = m.ExtentBytes
-		for _, b := range e.backends {
-			if err := b.Open(ctx, c, m.LVs); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
-	return out, err
-}
 
 func (e *Engine) handle(lv string) string { return Handle{NodeHash: e.node, LV: lv}.String() }
 

@@ -289,7 +289,7 @@ func TestStart(t *testing.T) {
 	if _, err := open(t, fake); !errors.Is(err, storage.ErrInvalid) {
 		t.Errorf("no group: %v", err)
 	}
-	if _, err := open(t, fake, group, "nosuch"); err == nil || !strings.Contains(err.Error(), "vgcreate nosuch") {
+	if _, err := open(t, fake, "nosuch"); err == nil || !strings.Contains(err.Error(), "vgcreate nosuch") {
 		t.Errorf("unknown group: %v", err)
 	}
 	e, err := open(t, fake, group)

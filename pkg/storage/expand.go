@@ -16,7 +16,7 @@ func (e *Engine) ExpandVolume(ctx context.Context, id string, requiredBytes, lim
 	for {
 		var f *fill
 		out, err := e.changeVolume(ctx, id, "ExpandVolume", func(ctx context.Context, c *lvm.Client, v *view, lv lvm.LV, vol *Volume) error {
-			unit := v.records.of(lv).unit(v.group.extentBytes)
+			unit := v.records.of(lv).unit(v.metadata.ExtentBytes)
 			size, ok := roundUp(requiredBytes, unit)
 			if !ok {
 				return fmt.Errorf("%w: %d bytes cannot be a volume", ErrSizeRange, requiredBytes)
@@ -44,14 +44,19 @@ func (e *Engine) ExpandVolume(ctx context.Context, id string, requiredBytes, lim
 	}
 }
 
-// grow extends a volume, or starts what has to come before. What others left on new extents is no danger below a file
-// system, which shows nothing that was not written to it; a block volume is not to show them before they are overwritten.
+// grow extends a volume, or starts what has to come before. A file system does not show what others left on new extents; that they
+// are there is written down before, so that no copy shows them as a block device. Those of a block volume are overwritten.
 func (e *Engine) grow(ctx context.Context, c *lvm.Client, v *view, lv *lvm.LV, size int64, vol *Volume) (*fill, error) {
 	b, err := e.backend(vol.Class.Type)
 	if err != nil {
 		return nil, err
 	}
 	if b.Zeroed() || vol.Access == AccessMount {
+		if !b.Zeroed() && v.records.of(*lv)[tagStale] == "" {
+			if err := c.ChangeTags(ctx, lv.Name, nil, []string{tag(tagStale, strconv.FormatInt(lv.SizeBytes, 10))}); err != nil {
+				return nil, err
+			}
+		}
 		if err := b.Extend(ctx, c, *lv, size); err != nil {
 			return nil, err
 		}
@@ -93,7 +98,9 @@ func (e *Engine) growOnline(ctx context.Context, c *lvm.Client, v *view, b Backe
 		return f, nil
 	}
 	if len(v.cowSnapshots(lv)) > 0 {
-		return nil, b.Extend(ctx, c, lv, size) // which LVM refuses, in any case
+		// LVM refuses it, too, unless the volume is deactivated meanwhile: then it would get extents that nobody overwrites.
+		return nil, fmt.Errorf("%w: %s/%s has COW snapshots, and LVM resizes such a volume only while it is inactive: "+
+			"delete its snapshots, or stop what uses it and expand it then", ErrInUse, v.group.Name(), lv.Name)
 	}
 	if _, err := c.Extents(ctx, lv.Name); errors.Is(err, lvm.ErrNotLinear) {
 		return nil, fmt.Errorf("%w: the extents that %s/%s would get have to be overwritten before a block volume shows them, "+
@@ -149,7 +156,7 @@ func (e *Engine) fillReserve(ctx context.Context, f *fill, lv lvm.LV, size int64
 			}
 			extents, err := c.Extents(ctx, reserve.Name)
 			if err == nil {
-				err = c.Remove(ctx, reserve.Name)
+				err = c.RemoveKeepingBlocks(ctx, reserve.Name)
 			}
 			if err == nil {
 				err = c.ExtendOnto(ctx, lv.Name, size, extents)

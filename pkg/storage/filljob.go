@@ -194,31 +194,6 @@ func (e *Engine) abandon(ctx context.Context, f *fill, cause error) error {
 	return cause
 }
 
-// resumeFills begins what another process has left, and has every group swept.
-func (e *Engine) resumeFills(ctx context.Context) error {
-	for _, g := range e.groups {
-		if err := e.inTurn(ctx, g, looking, "start", func(ctx context.Context, _ *lvm.Client, v *view) error {
-			for _, lv := range v.lvs {
-				if _, ok := v.volume(lv); ok && v.fillOf(lv).kind != fillNone {
-					e.startFill(ctx, lv.Name, false)
-				}
-			}
-			return nil
-		}); err != nil {
-			return err
-		}
-	}
-	e.resumed.Store(true)
-	for _, g := range e.groups {
-		err := e.inTurn(ctx, g, changing, "start", func(ctx context.Context, c *lvm.Client, v *view) error { return v.probeCOWs(ctx, c) })
-		if err != nil {
-			// What cannot be removed now is no reason not to serve what is there; the next change tries again.
-			klog.FromContext(ctx).Error(err, "Leftovers of a crash could not be removed", "volumeGroup", g.Name())
-		}
-	}
-	return nil
-}
-
 // releaseLimit bounds what a job does for its source after it was canceled.
 const releaseLimit = time.Minute
 
@@ -245,6 +220,9 @@ func (e *Engine) copyInto(ctx context.Context, f *fill, t *target, o blockcopy.O
 	size := contentBytes(s.lv)
 	if size > t.lv.SizeBytes {
 		return "", fmt.Errorf("%w: the source %s has grown to %d bytes since the copy of %d was made", ErrDamaged, s.lv.Name, size, t.lv.SizeBytes)
+	}
+	if parseRecord(s.lv.Tags).staleOf(size) != t.record[tagStale] { // and this was made, and allowed, of what had none
+		return "", fmt.Errorf("%w: the source %s has grown since the copy was made, by extents that were not overwritten", ErrDamaged, s.lv.Name)
 	}
 	o.OffsetBytes = min(t.offset, size)
 	_, err = e.fills.o.Filler.Copy(ctx, blockcopy.Request{

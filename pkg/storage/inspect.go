@@ -20,9 +20,6 @@ func NewInspector(o Options) (*Inspector, error) {
 	if err != nil {
 		return nil, err
 	}
-	for _, g := range o.Groups {
-		e.groups = append(e.groups, &group{Group: g})
-	}
 	return &Inspector{e}, nil
 }
 
@@ -109,7 +106,6 @@ func inspect[T any](ctx context.Context, i *Inspector, name string, fn func(cont
 	return read(ctx, func() (T, error) {
 		var out T
 		err := i.e.inTurn(ctx, g, looking, "look", func(ctx context.Context, _ *lvm.Client, v *view) error {
-			g.extentBytes = v.metadata.ExtentBytes
 			var err error
 			out, err = fn(ctx, v)
 			return err
@@ -132,7 +128,7 @@ func (v *view) volumeDetail(ctx context.Context, lv lvm.LV) (VolumeDetail, bool,
 		r := v.records.of(lv)
 		out.Deleted = true
 		out.Volume = Volume{
-			Name: r[tagName], SizeBytes: lv.SizeBytes, RequestedBytes: requestedBytes(r, lv.SizeBytes, v.group.extentBytes), Class: v.class(lv),
+			Name: r[tagName], SizeBytes: lv.SizeBytes, RequestedBytes: requestedBytes(r, lv.SizeBytes, v.metadata.ExtentBytes), Class: v.class(lv),
 			Access: AccessType(r[tagAccess]), FSType: r[tagFS], CreatedAt: r.created(), DevicePath: v.devicePath(lv), Conditions: lvConditions(v.group.Name(), lv),
 		}
 		out.Claim.Namespace, out.Claim.Name = r.object()
@@ -214,7 +210,6 @@ func (i *Inspector) Recover(ctx context.Context, group string, alone bool) (map[
 			if err != nil {
 				return err
 			}
-			g.extentBytes = v.metadata.ExtentBytes
 			return v.recover(ctx, c)
 		})
 	}
@@ -229,11 +224,7 @@ func (i *Inspector) Recover(ctx context.Context, group string, alone bool) (map[
 
 // recoverAll is the start of an engine, for one group, without what goes on afterwards.
 func (e *Engine) recoverAll(ctx context.Context, g *group) error {
-	opened, err := e.open(ctx, g.Group)
-	if err != nil {
-		return err
-	}
-	g.extentBytes = opened.extentBytes
+	g.opened.Store(false)
 	g.suspect.Store(true)
 	return e.inTurn(ctx, g, changing, "recovery", func(context.Context, *lvm.Client, *view) error { return nil })
 }

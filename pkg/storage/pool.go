@@ -29,26 +29,6 @@ func (e *Engine) Pools(ctx context.Context) ([]Pool, error) {
 	})
 }
 
-// Groups reports how full the driver's groups are.
-func (e *Engine) Groups(ctx context.Context) ([]Group, error) {
-	return read(ctx, func() ([]Group, error) {
-		var out []Group
-		for _, g := range e.groups {
-			err := e.inTurn(ctx, g, looking, "Groups", func(_ context.Context, _ *lvm.Client, v *view) error {
-				m := v.metadata
-				out = append(out, Group{
-					Name: g.Name(), SizeBytes: m.SizeBytes, FreeBytes: m.FreeBytes, MetadataBytes: m.TextBytes, MetadataLimitBytes: m.TextLimitBytes,
-				})
-				return nil
-			})
-			if err != nil {
-				return nil, err
-			}
-		}
-		return out, nil
-	})
-}
-
 // Capacity says how much room there is for new volumes of a class. A group or pool that this node does not
 // have is no room, not an error: the scheduler asks every node for every class.
 func (e *Engine) Capacity(ctx context.Context, class Class) (Capacity, error) {
@@ -64,6 +44,8 @@ func (e *Engine) Capacity(ctx context.Context, class Class) (Capacity, error) {
 	return read(ctx, func() (Capacity, error) {
 		var out Capacity
 		err := e.inTurn(ctx, g, looking, "Capacity", func(ctx context.Context, _ *lvm.Client, v *view) error {
+			extent := v.metadata.ExtentBytes
+			out.MinimumBytes = extent
 			class.VolumeGroup = g.Name()
 			placed, err := b.Place(v.metadata, class)
 			if err == nil {
@@ -76,15 +58,14 @@ func (e *Engine) Capacity(ctx context.Context, class Class) (Capacity, error) {
 			if err != nil {
 				return err
 			}
-			out, err = b.Capacity(ctx, v.metadata, placed)
+			room, err := b.Capacity(ctx, v.metadata, placed)
+			out.AvailableBytes = room.AvailableBytes / extent * extent
+			out.MaximumBytes = room.MaximumBytes / extent * extent
 			return err
 		})
 		if err != nil {
 			return Capacity{}, err
 		}
-		out.MinimumBytes = g.extentBytes
-		out.AvailableBytes = out.AvailableBytes / g.extentBytes * g.extentBytes
-		out.MaximumBytes = out.MaximumBytes / g.extentBytes * g.extentBytes
 		return out, nil
 	})
 }

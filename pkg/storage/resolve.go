@@ -35,6 +35,7 @@ type sourceState struct {
 	class                     Class
 	requestedBytes, sizeBytes int64
 	init                      Init
+	stale                     string // see tagStale
 }
 
 // resolveSource finds what to copy and fills in what the spec leaves to it; nil when there is nothing to copy.
@@ -73,9 +74,14 @@ func (e *Engine) resolveSource(ctx context.Context, v *view, spec *VolumeSpec) (
 		}
 	}
 	r := v.records.of(lv)
+	stale := r.staleOf(contentBytes(lv))
+	if spec.Access == AccessBlock && stale != "" {
+		return nil, fmt.Errorf("%w: the %s has what others left on the disks, from byte %s on, where it grew as a thick volume with a file system, "+
+			"and cannot become a block volume: copy it with volumeMode Filesystem (docs/adr/0010)", ErrInvalid, spec.Source.Kind, stale)
+	}
 	return &sourceState{
-		lv: lv, class: class, init: Init(r[tagInit]), sizeBytes: contentBytes(lv),
-		requestedBytes: requestedBytes(r, contentBytes(lv), v.group.extentBytes),
+		lv: lv, class: class, init: Init(r[tagInit]), stale: stale, sizeBytes: contentBytes(lv),
+		requestedBytes: requestedBytes(r, contentBytes(lv), v.metadata.ExtentBytes),
 	}, nil
 }
 

@@ -81,7 +81,7 @@ func (e *Engine) createSnapshot(ctx context.Context, c *lvm.Client, v *view, nam
 		return Snapshot{}, err
 	}
 	r := record{
-		tagDriver: e.driver, tagName: spec.Name, tagSource: origin.Name,
+		tagDriver: e.driver, tagName: spec.Name, tagSource: origin.Name, tagStale: v.records.of(origin).staleOf(origin.SizeBytes),
 		tagSize:   strconv.FormatInt(vol.RequestedBytes, 10),
 		tagAccess: string(vol.Access), tagFS: vol.FSType, tagInit: string(vol.Init),
 		tagLayout: v.records.of(origin)[tagLayout],

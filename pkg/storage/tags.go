@@ -29,6 +29,7 @@ const (
 	tagFill    = "fill"    // see filling; gone once the content is there
 	tagFrom    = "from"    // beside fill=copy: UUID of the source, whose name another may take meanwhile
 	tagFor     = "for"     // UUID of the volume that a clone's snapshot was cut for, of which likewise
+	tagStale   = "stale"   // from this byte on it may have what others left on its extents: only a file system may show it
 	tagInvalid = "invalid" // when a COW snapshot was seen to be lost: while it is inactive, nothing else tells
 	tagObject  = "object"  // namespace/name of the claim or VolumeSnapshot (text)
 	tagContent = "content" // name of the PersistentVolume or VolumeSnapshotContent (text); left out when usualContent
@@ -45,7 +46,7 @@ func (r record) tags() []string {
 	var out []string
 	for _, key := range []string{
 		tagDriver, tagName, tagSize, tagCreated, tagSource, tagAccess, tagFS, tagInit, tagLayout, tagFill, tagInvalid, tagObject, tagContent,
-		tagFrom, tagFor,
+		tagFrom, tagFor, tagStale,
 	} {
 		v := r[key]
 		usual := key == tagAccess && v == r.usualAccess() || key == tagContent && v == r.usualContent()
@@ -133,6 +134,14 @@ func (r record) unit(extentBytes int64) int64 {
 	stripes, _, _ := strings.Cut(rest, ":")
 	n, _ := strconv.ParseInt(stripes, 10, 32)
 	return extentBytes * max(n, 1)
+}
+
+// staleOf is the tag of an LV whose content has that size; empty where the growth that it was written for has failed.
+func (r record) staleOf(contentBytes int64) string {
+	if n, err := strconv.ParseInt(r[tagStale], 10, 64); err == nil && n >= contentBytes {
+		return ""
+	}
+	return r[tagStale]
 }
 
 func (r record) created() time.Time {

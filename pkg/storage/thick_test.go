@@ -371,6 +371,10 @@ func TestGrowThickBlockVolume(t *testing.T) {
 	if len(extended) < 5 || slices.ContainsFunc(extended, func(c string) bool { return !strings.Contains(c, " /dev/fake:") }) {
 		t.Errorf("an active volume was extended onto what was not overwritten: %q", extended)
 	}
+	kept := "lvremove --yes --config devices/issue_discards=0 " + group + "/csi-z-"
+	if !slices.ContainsFunc(h.changes(), func(c string) bool { return strings.HasPrefix(c, kept) }) {
+		t.Errorf("what was overwritten for the volume may have been discarded: %q", h.changes())
+	}
 	h.unstage(t, v)
 	for nth := 1; ; nth++ {
 		size := int64(nth+10) * 16 * mib
@@ -389,5 +393,24 @@ func TestGrowThickBlockVolume(t *testing.T) {
 		if err == nil {
 			break
 		}
+	}
+}
+
+// With COW snapshots an active volume does not grow, and is not tried to: deactivated meanwhile it would, onto old blocks.
+func TestGrowThickBlockVolumeWithSnapshots(t *testing.T) {
+	h := newHost(t)
+	v := h.thick(t)
+	h.write(t, v, "v1")
+	s, err := h.cut(t.Context(), "s", v)
+	must(t, err)
+	h.ResetCommands()
+	_, err = h.ExpandVolume(t.Context(), v.ID, 64*mib, 0)
+	if !errors.Is(err, storage.ErrInUse) || !strings.Contains(err.Error(), "COW snapshots") || len(h.changes()) > 0 {
+		t.Errorf("%v; commands: %q", err, h.changes())
+	}
+	must(t, h.DeleteSnapshot(t.Context(), s.ID))
+	got := persist(t, func() (storage.Volume, error) { return h.ExpandVolume(t.Context(), v.ID, 64*mib, 0) })
+	if got.SizeBytes != 64*mib || h.content(t, v) != "v1" {
+		t.Errorf("without them: %+v", got)
 	}
 }

@@ -66,7 +66,7 @@ const (
 // inTurn looks at a group, in its turn when it is to be changed.
 func (e *Engine) inTurn(ctx context.Context, g *group, m mode, purpose string, fn func(context.Context, *lvm.Client, *view) error) error {
 	if m != changing {
-		v, err := e.look(ctx, g, func(ctx context.Context) (lvm.Metadata, error) { return g.View(ctx, e.limit) })
+		v, err := e.lookAt(ctx, g)
 		if m == recalling && errors.Is(err, lvm.ErrStuck) {
 			v, err = e.recall(ctx, g, err)
 		}
@@ -76,7 +76,7 @@ func (e *Engine) inTurn(ctx context.Context, g *group, m mode, purpose string, f
 		return fn(ctx, nil, v)
 	}
 	return g.Do(ctx, purpose, e.limit, func(ctx context.Context, c *lvm.Client) error {
-		v, err := e.healthy(ctx, g, c)
+		v, err := e.begin(ctx, g, c)
 		if err != nil {
 			return err
 		}

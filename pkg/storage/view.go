@@ -136,7 +136,7 @@ func (v *view) volume(lv lvm.LV) (Volume, bool) {
 	vol := Volume{
 		ID:             v.e.handle(lv.Name),
 		Name:           r[tagName],
-		RequestedBytes: requestedBytes(r, lv.SizeBytes, v.group.extentBytes),
+		RequestedBytes: requestedBytes(r, lv.SizeBytes, v.metadata.ExtentBytes),
 		SizeBytes:      lv.SizeBytes,
 		Class:          v.class(lv),
 		Access:         AccessType(r[tagAccess]),
@@ -190,7 +190,7 @@ func (v *view) snapshot(lv lvm.LV) (Snapshot, bool) {
 		ID:         v.e.handle(lv.Name),
 		Name:       r[tagName],
 		SourceID:   v.sourceID(r[tagSource]),
-		SizeBytes:  requestedBytes(r, contentBytes(lv), v.group.extentBytes),
+		SizeBytes:  requestedBytes(r, contentBytes(lv), v.metadata.ExtentBytes),
 		CreatedAt:  r.created(),
 		Class:      v.class(lv),
 		FSType:     r[tagFS],

@@ -116,7 +116,7 @@ func (e *Engine) createVolume(ctx context.Context, c *lvm.Client, v, elsewhere *
 	if err := v.checkRoom(); err != nil {
 		return lvm.LV{}, err
 	}
-	requested, size, err := chooseSize(spec.RequiredBytes, spec.LimitBytes, source, placed.unit(v.group.extentBytes))
+	requested, size, err := chooseSize(spec.RequiredBytes, spec.LimitBytes, source, placed.unit(v.metadata.ExtentBytes))
 	if err == nil && source == nil && spec.Access == AccessMount {
 		err = checkLeastSize(spec.FSType, requested, size)
 	}
@@ -140,11 +140,11 @@ func (e *Engine) createVolume(ctx context.Context, c *lvm.Client, v, elsewhere *
 		nv.Tags = r.tags()
 		err = backend.CreateVolume(ctx, c, nv)
 	case sharer != nil && sharer.Shares(source.class, placed):
-		r[tagSource] = source.lv.Name
+		r[tagSource], r[tagStale] = source.lv.Name, source.stale
 		nv.Tags = r.tags()
 		err = restore(ctx, c, backend, sharer, nv, source.lv)
 	default:
-		r[tagSource], r[tagFill] = source.lv.Name, fillCopy
+		r[tagSource], r[tagStale], r[tagFill] = source.lv.Name, source.stale, fillCopy
 		r[tagFrom] = source.lv.UUID
 		nv.Tags = r.tags()
 		err = backend.CreateVolume(ctx, c, nv)
@@ -219,7 +219,7 @@ func (e *Engine) existingVolume(ctx context.Context, c *lvm.Client, v *view, lv 
 	// The record is committed with the volume, the growth of a restore is a second step: a record that is
 	// larger than its LV is that of a volume which is not finished.
 	unfinished := lv
-	if wanted, ok := roundUp(v.records.of(lv).size(), v.records.of(lv).unit(v.group.extentBytes)); ok && wanted > lv.SizeBytes {
+	if wanted, ok := roundUp(v.records.of(lv).size(), v.records.of(lv).unit(v.metadata.ExtentBytes)); ok && wanted > lv.SizeBytes {
 		lv.SizeBytes = wanted
 	}
 	vol, ok := v.volume(lv)

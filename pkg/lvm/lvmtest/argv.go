@@ -52,7 +52,7 @@ func verbs() map[string]verb {
 			flags: []string{"--snapshot"},
 			run:   (*LVM).lvcreate,
 		},
-		"lvremove": {values: []string{"--select"}, flags: []string{"--yes"}, run: (*LVM).lvremove},
+		"lvremove": {values: []string{"--select", "--config"}, flags: []string{"--yes"}, run: (*LVM).lvremove},
 		"lvrename": {run: (*LVM).lvrename},
 		"lvextend": {values: []string{"--size", "--poolmetadatasize"}, run: (*LVM).lvextend},
 		"lvchange": {

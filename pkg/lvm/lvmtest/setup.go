@@ -182,11 +182,17 @@ func (l *LVM) SetMetadataArea(group string, bytes int64) {
 	l.group(group).metadataArea = bytes
 }
 
-// RemoveGroup takes a group away, as a lost disk does.
-func (l *LVM) RemoveGroup(name string) {
+// RemoveGroup takes a group away, as a lost disk does; back is as if it were found again.
+func (l *LVM) RemoveGroup(name string) (back func()) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	g := l.group(name)
 	delete(l.groups, name)
+	return func() {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		l.groups[name] = g
+	}
 }
 
 // Reboot deactivates all volumes but the pools and those without the skip flag, as a restart of the node does.

@@ -228,29 +228,34 @@ func TestOverflow(t *testing.T) {
 	}
 }
 
-// A block volume that grows under its user never shows what others left on the extents that it gets.
-func TestGrowOnline(t *testing.T) {
-	m := newMachine(t)
-	ctx := t.Context()
-	secret := bytes.Repeat([]byte("secret"), 1<<20/6+1)[:1<<20]
-	dirty, err := m.CreateVolume(ctx, storage.VolumeSpec{Name: "dirty", RequiredBytes: 256 * mib, Access: storage.AccessBlock, Class: thickClass})
+var secret = bytes.Repeat([]byte("secret"), 1<<20/6+1)[:1<<20]
+
+// dirty leaves a deleted tenant's blocks on free extents.
+func (m *machine) dirty(t *testing.T, size int64) {
+	t.Helper()
+	v, err := m.CreateVolume(t.Context(), storage.VolumeSpec{Name: "dirty", RequiredBytes: size, Access: storage.AccessBlock, Class: thickClass})
 	if err != nil {
 		t.Fatal(err)
 	}
-	dirty = m.activate(t, dirty)
-	f, err := os.OpenFile(dirty.DevicePath, os.O_WRONLY, 0)
+	f, err := os.OpenFile(m.activate(t, v).DevicePath, os.O_WRONLY, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
-	for at := int64(0); at < 256*mib; at += mib {
+	for at := int64(0); at < size; at += mib {
 		if _, err := f.WriteAt(secret, at); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if err := errors.Join(f.Sync(), f.Close(), m.Deactivate(ctx, dirty.ID), m.DeleteVolume(ctx, dirty.ID)); err != nil {
+	if err := errors.Join(f.Sync(), f.Close(), m.Deactivate(t.Context(), v.ID), m.DeleteVolume(t.Context(), v.ID)); err != nil {
 		t.Fatal(err)
 	}
+}
 
+// A block volume that grows under its user never shows what others left on the extents that it gets.
+func TestGrowOnline(t *testing.T) {
+	m := newMachine(t)
+	ctx := t.Context()
+	m.dirty(t, 256*mib)
 	v := m.activate(t, m.create(t, "v", thickClass, nil))
 	release := backendtest.HoldDevice(t, v)
 	backendtest.WriteDevice(t, v, "v1")
@@ -260,7 +265,7 @@ func TestGrowOnline(t *testing.T) {
 			t.Fatalf("%+v, %v", grown, err)
 		}
 	}
-	f, err = os.Open(v.DevicePath)
+	f, err := os.Open(v.DevicePath)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -276,5 +281,52 @@ func TestGrowOnline(t *testing.T) {
 	m.expect(t, v, "v1")
 	if left := strings.Fields(labtest.Run(t, "lvs", "--noheadings", "-o", "lv_name", m.vg.Name)); len(left) != 2 {
 		t.Errorf("left: %v", left)
+	}
+}
+
+// A volume with a file system grows at once, onto what others left. Its snapshot becomes another such volume, and no block volume.
+func TestGrowFileSystem(t *testing.T) {
+	m := newMachine(t)
+	ctx := t.Context()
+	spec := storage.VolumeSpec{Name: "v", RequiredBytes: 8 * mib, Access: storage.AccessMount, FSType: "ext4", Class: thickClass}
+	v, err := m.CreateVolume(ctx, spec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.dirty(t, 32*mib)
+	v = m.activate(t, v)
+	backendtest.WriteDevice(t, v, "v1")
+	early := m.cut(t, "early", v, storage.COWSize{})
+	r := m.create(t, "of early", thickClass, &storage.Source{Kind: storage.SourceSnapshot, ID: early.ID})
+	m.expect(t, r, "v1")
+	if err := errors.Join(m.DeleteVolume(ctx, r.ID), m.DeleteSnapshot(ctx, early.ID)); err != nil {
+		t.Fatal(err)
+	}
+	if v, err = m.ExpandVolume(ctx, v.ID, 40*mib, 0); err != nil {
+		t.Fatal(err)
+	}
+	device, err := os.ReadFile(v.DevicePath)
+	if err != nil || !bytes.Contains(device[8*mib:], secret[:64<<10]) {
+		t.Fatalf("nothing was left where it grew, and nothing is tested: %v", err)
+	}
+	s := m.cut(t, "s", v, storage.COWSize{})
+	for _, class := range []storage.Class{thickClass, thinClass} {
+		spec := storage.VolumeSpec{Name: "r", Access: storage.AccessBlock, Class: class, Source: &storage.Source{Kind: storage.SourceSnapshot, ID: s.ID}}
+		if _, err := m.CreateVolume(ctx, spec); !errors.Is(err, storage.ErrInvalid) {
+			t.Errorf("as a block volume: %v", err)
+		}
+		spec.Access = storage.AccessMount
+		r, err := m.CreateVolume(ctx, spec)
+		if err != nil {
+			t.Fatal(err)
+		}
+		m.expect(t, r, "v1")
+		clone := storage.VolumeSpec{Name: "c", Access: storage.AccessBlock, Class: class, Source: &storage.Source{Kind: storage.SourceVolume, ID: r.ID}}
+		if _, err := m.CreateVolume(ctx, clone); !errors.Is(err, storage.ErrInvalid) {
+			t.Errorf("a clone of the copy as a block volume: %v", err)
+		}
+		if err := m.DeleteVolume(ctx, r.ID); err != nil {
+			t.Fatal(err)
+		}
 	}
 }

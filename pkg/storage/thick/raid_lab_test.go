@@ -56,15 +56,13 @@ func (f fragile) fail() { f.t.Helper(); f.load(fmt.Sprintf("0 %d error", fragile
 // heal brings the disk back, as it was when it failed.
 func (f fragile) heal() { f.t.Helper(); f.load(f.table) }
 
-// newRAIDMachine is an engine on a group of so many fragile disks.
-func newRAIDMachine(t *testing.T, n int) (*machine, []fragile) {
+// fragileDisks are the only ones that LVM sees.
+func fragileDisks(t *testing.T, n int) []fragile {
+	t.Helper()
 	disk := labtest.Disk(t)
-	labtest.Run(t, "modprobe", "dm-raid")
 	var disks []fragile
-	group := &labtest.Group{Name: fmt.Sprintf("fragile%d", os.Getpid())}
 	for i := range n {
 		disks = append(disks, newFragile(t, disk, i))
-		group.Disks = append(group.Disks, disks[i].path())
 	}
 	// The administrator's configuration, in which these are the disks.
 	conf, err := os.ReadFile(filepath.Join(os.Getenv("LVM_SYSTEM_DIR"), "lvm.conf"))
@@ -81,16 +79,36 @@ func newRAIDMachine(t *testing.T, n int) (*machine, []fragile) {
 		t.Fatal(err)
 	}
 	t.Setenv("LVM_SYSTEM_DIR", dir)
+	t.Cleanup(func() {
+		for _, d := range disks {
+			labtest.Run(t, "dmsetup", "remove", "--retry", d.name)
+		}
+	})
+	return disks
+}
+
+// fragileGroup is a group on them.
+func fragileGroup(t *testing.T, name string, disks ...fragile) *labtest.Group {
+	t.Helper()
+	group := &labtest.Group{Name: fmt.Sprintf("%s%d", name, os.Getpid())}
+	for _, d := range disks {
+		group.Disks = append(group.Disks, d.path())
+	}
 	labtest.Run(t, append([]string{"vgcreate", "-y", group.Name}, group.Disks...)...)
 	t.Cleanup(func() {
 		for _, d := range disks {
 			d.heal()
 		}
 		labtest.Run(t, "vgremove", "-ff", "-y", group.Name)
-		for _, d := range disks {
-			labtest.Run(t, "dmsetup", "remove", "--retry", d.name)
-		}
 	})
+	return group
+}
+
+// newRAIDMachine is an engine on a group of so many fragile disks.
+func newRAIDMachine(t *testing.T, n int) (*machine, []fragile) {
+	labtest.Run(t, "modprobe", "dm-raid")
+	disks := fragileDisks(t, n)
+	group := fragileGroup(t, "fragile", disks...)
 	env, err := lvm.WriteConfig(t.Context(), hostexec.Host{}, t.TempDir())
 	if err != nil {
 		t.Fatal(err)

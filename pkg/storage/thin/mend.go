@@ -49,7 +49,7 @@ func (b *Backend) Mend(ctx context.Context, group string, lvs []lvm.LV) ([]stora
 		}
 		lv, ok := newest(lvs, pool.Name, st.TransactionID)
 		if !ok {
-			r, err := b.finishRemoval(ctx, group, pool, st.TransactionID)
+			r, err := b.finishRemoval(ctx, group, pool, lvs, st.TransactionID)
 			if out = append(out, r...); err != nil {
 				return out, err
 			}
@@ -75,10 +75,14 @@ func (b *Backend) Mend(ctx context.Context, group string, lvs []lvm.LV) ([]stora
 	return out, silent
 }
 
-// finishRemoval does what LVM has written down for the pool to do, if that is to remove devices and nothing else. None of them is a
+// finishRemoval does what LVM has written down for the pool to do, if that is to remove devices and nothing else, none of which is a
 // volume's any more: LVM forgets the volume by the same commit.
-func (b *Backend) finishRemoval(ctx context.Context, group string, pool lvm.LV, transaction uint64) ([]storage.Recovery, error) {
-	if len(pool.Queue) == 0 || slices.ContainsFunc(pool.Queue, func(m lvm.PoolMessage) bool { return m.Create != "" }) {
+func (b *Backend) finishRemoval(ctx context.Context, group string, pool lvm.LV, lvs []lvm.LV, transaction uint64) ([]storage.Recovery, error) {
+	inUse := func(id uint32) bool {
+		return slices.ContainsFunc(lvs, func(lv lvm.LV) bool { return lv.Pool == pool.Name && lv.ThinID == id })
+	}
+	other := func(m lvm.PoolMessage) bool { return m.Create != "" || m.Unknown || inUse(m.Delete) }
+	if len(pool.Queue) == 0 || slices.ContainsFunc(pool.Queue, other) {
 		return nil, nil
 	}
 	var ids []string

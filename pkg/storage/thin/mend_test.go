@@ -60,6 +60,8 @@ func TestMend(t *testing.T) {
 		{name: "a removal", lvm: 10, kernel: 9, queue: removal, lvs: volumes(8), has: []uint32{8, 5}, want: []string{"delete 5", "delete 6", "set_transaction_id 9 10"}, kinds: []storage.RecoveryKind{storage.RecoveredRemoval}},
 		{name: "nobody knows what", lvm: 10, kernel: 9, lvs: volumes(8), has: []uint32{8, 5}},
 		{name: "a removal and more", lvm: 10, kernel: 9, queue: append(removal, lvm.PoolMessage{Create: "x"}), lvs: volumes(8)},
+		{name: "a removal and what nobody knows", lvm: 10, kernel: 9, queue: append(removal[:1:1], lvm.PoolMessage{Unknown: true}), lvs: volumes(8), has: []uint32{8, 5, 0}},
+		{name: "a removal of what is there", lvm: 10, kernel: 9, queue: []lvm.PoolMessage{{Delete: 8}}, lvs: volumes(8), has: []uint32{8}},
 		{name: "two transactions behind", lvm: 10, kernel: 8, queue: removal, lvs: volumes(8, 9), has: []uint32{8}},
 		{name: "the kernel is ahead", lvm: 9, kernel: 10, queue: removal, lvs: volumes(9), has: []uint32{9}},
 	} {
