@@ -23,7 +23,7 @@ import (
 const recorded = 4 * time.Minute
 
 // TestRecording makes what the picture of docs/how-to/monitor.md shows (make screenshot): four minutes of a database that is
-// overwritten and snapshotted, with a pool that fills and grows, old snapshots that are deleted, a volume that is zeroed, a copy,
+// written to and snapshotted, with a pool that fills and grows, old snapshots that are deleted, a volume that is zeroed, a copy,
 // and a COW that grows. MONITORING_KEEP says where to.
 func TestRecording(t *testing.T) {
 	if os.Getenv(envKeep) == "" {
@@ -59,7 +59,7 @@ func (s *story) write(volume string, megabytes, offset int) {
 	labtest.Run(s.n.t, "dd", "if=/dev/urandom", out, "bs=1M", fmt.Sprintf("count=%d", megabytes), fmt.Sprintf("seek=%d", offset), "conv=fsync,notrunc", "status=none")
 }
 
-// database overwrites 12 MiB and takes a snapshot every 8 s, and restores one now and then; in the middle the older of the
+// database writes 12 MiB and takes a snapshot every 8 s, and restores one now and then; in the middle the older of the
 // snapshots are deleted.
 func (s *story) database(volume string) {
 	var snapshots []string
