@@ -4,9 +4,12 @@ import (
 	"context"
 	"fmt"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
+	"time"
 
+	"github.com/lvmsnap/lvmsnap/pkg/dm"
 	"github.com/lvmsnap/lvmsnap/pkg/hostexec"
 	"github.com/lvmsnap/lvmsnap/pkg/storage"
 )
@@ -20,14 +23,17 @@ const (
 // device is what LVM sees.
 type device struct{ uuid, name, group, groupUUID string }
 
+// devicesLimit is for a question without whose answer the rest is worth as much.
+const devicesLimit = 5 * time.Second
+
 // devices asks LVM for all that it looks at. lvm(8): a system directory without a lvm.conf is LVM without settings.
-func (h *Host) devices(ctx context.Context, env ...string) ([]device, error) {
-	ctx, cancel := context.WithTimeout(ctx, h.timeout)
+func (h *Host) devices(ctx context.Context, config string, env ...string) ([]device, error) {
+	ctx, cancel := context.WithTimeout(ctx, min(h.timeout, devicesLimit))
 	defer cancel()
 	res, err := h.Runner.Run(ctx, hostexec.Command{
 		Name: "lvm", Interruptible: true, Env: append([]string{"LVM_SUPPRESS_FD_WARNINGS=1", "HOME=/dev/null"}, env...),
 		Args: []string{
-			"pvs", "--readonly", "--all", "--noheadings", "--separator", "|", "--config", `global/use_aio=0 log/prefix="" report/output_format="basic" devices/hints="none"`,
+			"pvs", "--readonly", "--all", "--noheadings", "--separator", "|", "--config", `global/use_aio=0 log/prefix="" report/output_format="basic" devices/hints="none" ` + config,
 			"--options", "pv_uuid,pv_name,vg_name,vg_uuid",
 		},
 	})
@@ -39,7 +45,8 @@ func (h *Host) devices(ctx context.Context, env ...string) ([]device, error) {
 	}
 	var out []device
 	for line := range strings.Lines(string(res.Stdout)) {
-		if f := strings.Split(strings.TrimSpace(line), "|"); len(f) == 4 {
+		f := strings.Split(strings.TrimSpace(line), "|")
+		if len(f) == 4 && filepath.IsAbs(f[1]) { // a disk of a group that it does not see is "[unknown]"
 			out = append(out, device{f[0], f[1], f[2], f[3]})
 		}
 	}
@@ -50,11 +57,11 @@ func (h *Host) devices(ctx context.Context, env ...string) ([]device, error) {
 // settings and without any: its filters are more than expressions (devices files, multipath, what is below RAID). Where it cannot
 // say, because a disk does not answer, the group's findings do.
 func (h *Host) filterFindings(ctx context.Context) []storage.Finding {
-	seen, err := h.devices(ctx)
+	seen, err := h.devices(ctx, "")
 	if err != nil {
 		return nil
 	}
-	there, err := h.devices(ctx, "LVM_SYSTEM_DIR=/nonexistent")
+	there, err := h.devices(ctx, h.withoutVolumes(), "LVM_SYSTEM_DIR=/nonexistent")
 	if err != nil {
 		return nil
 	}
@@ -81,4 +88,13 @@ func (h *Host) filterFindings(ctx context.Context) []storage.Finding {
 func (h *Host) isVolume(path string) bool {
 	dir, name := filepath.Split(path)
 	return dir == "/dev/mapper/" && h.isDevice(name) || filepath.Dir(filepath.Clean(dir)) == "/dev" && slices.Contains(h.Groups, filepath.Base(dir))
+}
+
+// withoutVolumes has LVM not look at the groups' own volumes: the status of one whose pool does not answer would hang.
+func (h *Host) withoutVolumes() string {
+	var reject []string
+	for _, group := range h.Groups {
+		reject = append(reject, fmt.Sprintf(`"r|^/dev/%s/|"`, regexp.QuoteMeta(group)), fmt.Sprintf(`"r|^/dev/mapper/%s|"`, regexp.QuoteMeta(dm.DeviceName(group, ""))))
+	}
+	return "devices/filter=[" + strings.Join(reject, ",") + "]"
 }

@@ -53,7 +53,7 @@ func TestFilters(t *testing.T) {
 	}{
 		"all is seen":            {a + b, a + b, []string{}},
 		"by another path":        {"a|/dev/mapper/mpatha|data|g\n", a, []string{}},
-		"one is hidden":          {a, a + b, []string{"PhysicalVolumeHidden"}},
+		"one is hidden":          {a + "b|[unknown]|data|g\n", a + b, []string{"PhysicalVolumeHidden"}},
 		"all are hidden":         {"", a + b, []string{"PhysicalVolumeHidden", "PhysicalVolumeHidden"}},
 		"of another group":       {a, a + "c|/dev/sdc|theirs|h\n", []string{}},
 		"of another of its name": {a, a + "c|/dev/sdc|data|h\n", []string{}},

@@ -26,6 +26,7 @@ var programs = []string{
 // process is one of LVM's or the driver's, without its arguments.
 type process struct {
 	pid    int
+	ppid   int
 	name   string // lvcreate, also where it is `lvm lvcreate`; lvm: a shell
 	parent string
 	state  string
@@ -56,8 +57,8 @@ func (h *Host) processes() []process {
 	var out []process
 	for _, dir := range dirs {
 		p, ok := h.process(dir)
-		if !ok || !slices.Contains(programs, readComm(dir)) {
-			continue
+		if !ok || p.ppid == os.Getpid() || !slices.Contains(programs, readComm(dir)) {
+			continue // what it started itself is no news
 		}
 		p.age = time.Duration((uptime - float64(p.began)/ticksPerSecond) * float64(time.Second)).Truncate(time.Second)
 		out = append(out, p)
@@ -76,6 +77,7 @@ func (h *Host) process(dir string) (process, bool) {
 	}
 	p.state = f[procStatState]
 	p.began, _ = strconv.ParseUint(f[procStatStart], 10, 64)
+	p.ppid, _ = strconv.Atoi(f[procStatPPID])
 	p.parent = readComm(filepath.Join(h.proc, f[procStatPPID]))
 	wait, _ := os.ReadFile(filepath.Join(dir, "wchan")) //nolint:gosec // the kernel's
 	if p.wait = strings.TrimSpace(string(wait)); p.wait == "0" {
