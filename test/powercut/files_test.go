@@ -114,7 +114,7 @@ func (f *files) path(n uint64) string {
 }
 
 func content(n uint64) []byte {
-	return bytes.Repeat(fmt.Appendf(nil, "%020d\n", n), int(200*(1+n%7))) //nolint:gosec // small
+	return bytes.Repeat(fmt.Appendf(nil, "%020d\n", n), int(200*(1+n%7)))
 }
 
 // verify reads what the power cut has left: every file that was durable, and at most the one that was being written beside. Then the

@@ -33,13 +33,13 @@ func (w *Worker) place(at int64) int64 {
 
 // stamp says in each of its lines what it is and where it belongs.
 func stamp(version uint64, at int64) []byte {
-	line := binary.LittleEndian.AppendUint64(binary.LittleEndian.AppendUint64(nil, version), uint64(at)) //nolint:gosec // not negative
+	line := binary.LittleEndian.AppendUint64(binary.LittleEndian.AppendUint64(nil, version), uint64(at))
 	return bytes.Repeat(line, stampBytes/len(line))
 }
 
 // put writes a version durably.
 func (w *Worker) put(device string, h Held) (err error) {
-	f, err := os.OpenFile(device, os.O_WRONLY, 0) //nolint:gosec // a device of the test's
+	f, err := os.OpenFile(device, os.O_WRONLY, 0)
 	if err != nil {
 		return err
 	}
@@ -60,7 +60,7 @@ func (w *Worker) put(device string, h Held) (err error) {
 // holds reads all of a device, past the page cache, and compares it: each MiB has a stamp of one of the versions, or none where
 // one of them ended, and nothing else.
 func (w *Worker) holds(device string, want []Held) error {
-	f, err := os.OpenFile(device, os.O_RDONLY|unix.O_DIRECT, 0) //nolint:gosec // a device of the test's
+	f, err := os.OpenFile(device, os.O_RDONLY|unix.O_DIRECT, 0)
 	if err != nil {
 		return err
 	}
