@@ -75,10 +75,7 @@ func run(ctx context.Context, o options) (err error) {
 	kernel := &dm.Control{}
 	defer func() { err = errors.Join(err, kernel.Close()) }()
 	groups := make([]*lvm.Group, len(o.volumeGroups))
-	var neighbors *lvm.Neighbors
-	if !lvmVersion.Less(lvm.OptionDevices) {
-		neighbors = &lvm.Neighbors{}
-	}
+	neighbors := newNeighbors(lvmVersion)
 	for i, name := range o.volumeGroups {
 		shell := lvm.NewShell(host, env)
 		// The shells end after the server: calls that outlive their clients may still be using them.
@@ -117,6 +114,14 @@ func run(ctx context.Context, o options) (err error) {
 		parts.Go(func() error { return serveMetrics(ctx, o.metricsAddress, registry, o.enablePprof) })
 	}
 	return parts.Wait()
+}
+
+// newNeighbors is none for an LVM that cannot be kept from disks.
+func newNeighbors(version lvm.Version) *lvm.Neighbors {
+	if version.Less(lvm.OptionDevices) {
+		return nil
+	}
+	return &lvm.Neighbors{}
 }
 
 // notifyReady tells systemd, if it has started us and wants to know (Type=notify).

@@ -54,7 +54,7 @@ func (n *Neighbors) silent(ctx context.Context, group string) bool {
 	n.mu.Lock()
 	groups := slices.Clone(n.groups)
 	n.mu.Unlock()
-	any := false
+	someone := false
 	for _, other := range groups {
 		if other.group == group {
 			continue
@@ -67,7 +67,7 @@ func (n *Neighbors) silent(ctx context.Context, group string) bool {
 		})
 		var silence *bounded.UnansweredError
 		silent := errors.As(err, &silence)
-		any = any || silent
+		someone = someone || silent
 		n.mu.Lock()
 		changed := silent != other.silent
 		other.silent = silent
@@ -78,7 +78,7 @@ func (n *Neighbors) silent(ctx context.Context, group string) bool {
 			klog.FromContext(ctx).Info("The disks of a volume group answer again", "volumeGroup", other.group)
 		}
 	}
-	return any
+	return someone
 }
 
 // confine keeps a command from the disks of other groups while these do not answer: --devices, lvmdevices(8). Not always: a disk
