@@ -48,7 +48,7 @@ const (
 	ticksPerSecond = 100
 )
 
-// processes looks at those of LVM and of the driver.
+// processes looks at those of LVM and of the driver, and at whoever else has LVM's lock.
 func (h *Host) processes() []process {
 	dirs, _ := filepath.Glob(filepath.Join(h.proc, "[0-9]*"))
 	text, _ := os.ReadFile(filepath.Join(h.proc, "uptime"))
@@ -57,7 +57,7 @@ func (h *Host) processes() []process {
 	var out []process
 	for _, dir := range dirs {
 		p, ok := h.process(dir)
-		if !ok || p.ppid == os.Getpid() || !slices.Contains(programs, readComm(dir)) {
+		if !ok || p.ppid == os.Getpid() || !slices.Contains(programs, readComm(dir)) && len(p.locks) == 0 {
 			continue // what it started itself is no news
 		}
 		p.age = time.Duration((uptime - float64(p.began)/ticksPerSecond) * float64(time.Second)).Truncate(time.Second)

@@ -42,10 +42,10 @@ type machine struct {
 	dir    string
 }
 
-func newMachine(t *testing.T) *machine {
+func newMachine(t *testing.T, flags ...string) *machine {
 	t.Helper()
 	vg := labtest.VolumeGroup(t, labtest.Options{ThinPool: pool, PoolSize: "512m", ChunkSize: "64k", MetadataSize: "16m"})
-	return &machine{t, vg, driverproc.Start(t, driverproc.Options{Groups: []string{vg.Name}}), t.TempDir()}
+	return &machine{t, vg, driverproc.Start(t, driverproc.Options{Groups: []string{vg.Name}, Flags: flags}), t.TempDir()}
 }
 
 func (r *machine) ok(err error) {
@@ -81,9 +81,16 @@ func items[T any](r *machine, args ...string) []T {
 	return list.Items
 }
 
-func (r *machine) volume(name string) *csi.Volume {
+// volume makes pvc-a.
+func (r *machine) volume() *csi.Volume {
 	r.t.Helper()
-	res, err := r.driver.Controller.CreateVolume(r.t.Context(), &csi.CreateVolumeRequest{
+	res, err := r.driver.Controller.CreateVolume(r.t.Context(), volumeRequest("pvc-a"))
+	r.ok(err)
+	return res.GetVolume()
+}
+
+func volumeRequest(name string) *csi.CreateVolumeRequest {
+	return &csi.CreateVolumeRequest{
 		Name: name, CapacityRange: &csi.CapacityRange{RequiredBytes: 64 * mib},
 		VolumeCapabilities: []*csi.VolumeCapability{{
 			AccessType: &csi.VolumeCapability_Block{Block: &csi.VolumeCapability_BlockVolume{}},
@@ -92,9 +99,7 @@ func (r *machine) volume(name string) *csi.Volume {
 		Parameters: map[string]string{
 			"csi.storage.k8s.io/pvc/name": name + "-claim", "csi.storage.k8s.io/pvc/namespace": "shop", "csi.storage.k8s.io/pv/name": name,
 		},
-	})
-	r.ok(err)
-	return res.GetVolume()
+	}
 }
 
 func (r *machine) snapshot(name string, v *csi.Volume) *csi.Snapshot {
@@ -129,7 +134,7 @@ func (r *machine) heldRoot() uint64 {
 // and one that a killed lvmsnapctl left, by the next.
 func TestLabSpace(t *testing.T) {
 	r := newMachine(t)
-	v := r.volume("pvc-a")
+	v := r.volume()
 	r.write(v, 1, 8*mib)
 	s := r.snapshot("snapshot-a", v)
 	space := func() (volume, snapshot ctl.Space) {
@@ -190,6 +195,16 @@ func reasons(findings []storage.Finding) []string {
 // doctor is what it says of anything but the lab's machine, of which it has to say what is expected.
 func (r *machine) doctor(args ...string) report {
 	r.t.Helper()
+	got := r.diagnosis(args...)
+	if len(got.Failed) > 0 {
+		r.t.Errorf("doctor %v: %v", args, got.Failed)
+	}
+	return got
+}
+
+// diagnosis is doctor's, who may have failed at something.
+func (r *machine) diagnosis(args ...string) report {
+	r.t.Helper()
 	got := r.report(args...)
 	if host := slices.DeleteFunc(slices.Clone(got.Findings), func(f storage.Finding) bool { return !aboutTheHost(f) }); !slices.Equal(reasons(host), labFindings) {
 		r.t.Errorf("of the host: %+v, want %v", host, labFindings)
@@ -205,16 +220,13 @@ func (r *machine) report(args ...string) report {
 	if err := json.Unmarshal([]byte(out), &got); err != nil || code != ctl.ExitOK && code != ctl.ExitFindings {
 		r.t.Fatalf("doctor %v: exit code %d, %v: %s%s", args, code, err, out, text)
 	}
-	if len(got.Failed) > 0 {
-		r.t.Errorf("doctor %v: %v", args, got.Failed)
-	}
 	return got
 }
 
 // A device that hangs is named, with a driver at work and without, and is put right; so is a pool that LVM died in.
 func TestLabDoctor(t *testing.T) {
 	r := newMachine(t)
-	v := r.volume("pvc-a")
+	v := r.volume()
 	r.write(v, 1, mib)
 	lv := lvOf(v.GetVolumeId())
 	device := dm.DeviceName(r.vg.Name, lv)
@@ -264,7 +276,7 @@ func (r *machine) jam(v *csi.Volume) {
 // --volume-group; nothing of it makes LVM write.
 func TestLabReadsWithoutLocks(t *testing.T) {
 	r := newMachine(t)
-	v := r.volume("pvc-a")
+	v := r.volume()
 	r.write(v, 1, mib)
 	r.snapshot("snapshot-a", v)
 	sequence := func() string { return labtest.Run(t, "vgs", "--noheadings", "-o", "vg_seqno", r.vg.Name) }
@@ -288,7 +300,11 @@ func TestLabReadsWithoutLocks(t *testing.T) {
 	release, err := lvm.FileLocks{Dir: dir}.Acquire(t.Context(), r.vg.Name)
 	r.ok(err)
 	got := show()
+	locked := r.doctor()
 	release()
+	if len(locked.Findings) > 0 { // who has it is not stuck
+		t.Errorf("doctor says %+v", locked.Findings)
+	}
 	if !slices.Equal(got, want) {
 		t.Errorf("without a driver, and locked:\n%s\nwith one:\n%s", got, want)
 	}

@@ -64,6 +64,7 @@ func (c *co) stuckPool(other *labtest.Group, hang func() func()) {
 	first := c.snapshot("first", v)
 	pid := c.driver.PID()
 	nodes := c.nodesOf(other)
+	stuckBefore, recoveredBefore := c.told("GroupStuck"), c.told("GroupRecovered")
 
 	undo, undone := hang(), false
 	end := func() {
@@ -94,6 +95,8 @@ func (c *co) stuckPool(other *labtest.Group, hang func() func()) {
 		c.t.Errorf("the metric is %q", got)
 	}
 
+	c.isTold("GroupStuck", stuckBefore)
+
 	// Everything else goes on.
 	c.readsOn(v, first)
 	c.operatorSees(other)
@@ -115,6 +118,7 @@ func (c *co) stuckPool(other *labtest.Group, hang func() func()) {
 	if got := c.metric(stuck); got != "0" || c.driver.PID() != pid {
 		c.t.Errorf("the metric is %q; process %d, was %d", got, c.driver.PID(), pid)
 	}
+	c.isTold("GroupRecovered", recoveredBefore)
 	if got := c.metric("lvmsnap_pool_condition", "PoolNotAnswering"); got != "" {
 		c.t.Errorf("the pool's condition is %q", got)
 	}
@@ -125,6 +129,23 @@ func (c *co) stuckPool(other *labtest.Group, hang func() func()) {
 	u.release()
 	nodes.end()
 	c.deleteAll()
+}
+
+// told is how often the node was told of something of the group, by the log.
+func (c *co) told(reason string) int {
+	return strings.Count(c.driver.Log(), `reason="`+reason+`" message="volume group `+c.vg.Name)
+}
+
+// isTold waits until it was told more often, of which the metric says the same.
+func (c *co) isTold(reason string, before int) {
+	c.t.Helper()
+	c.eventually(reason, func() error {
+		n := c.told(reason)
+		if got := c.series("lvmsnap_notices_total", `reason="`+reason+`"`); n <= before || got != fmt.Sprint(n) {
+			return fmt.Errorf("%d lines in the log, %d before, and the metric says %q", n, before, got)
+		}
+		return nil
+	})
 }
 
 // readsOn reads a group whose pool does not answer: what there was before is there, what may not be is not ready, and the volume

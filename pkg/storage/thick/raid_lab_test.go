@@ -5,10 +5,8 @@ package thick_test
 import (
 	"bytes"
 	"errors"
-	"fmt"
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -22,93 +20,10 @@ import (
 	"github.com/lvmsnap/lvmsnap/test/lab/labtest"
 )
 
-// fragile is a part of a disk of the lab, below a device of its own, which can fail.
-type fragile struct {
-	t           *testing.T
-	name, table string
-}
-
-const fragileBytes = 768 * mib
-
-func newFragile(t *testing.T, disk string, n int) fragile {
-	t.Helper()
-	f := fragile{t: t, name: fmt.Sprintf("fragile%dx%d", os.Getpid(), n)}
-	sectors := fragileBytes / 512
-	// Not at the disk's own begin, where LVM would find a label twice.
-	f.table = fmt.Sprintf("0 %d linear %s %d", sectors, disk, 2048+int64(n)*sectors)
-	labtest.Run(t, "dmsetup", "create", f.name, "--table", f.table)
-	labtest.Run(t, "dmsetup", "mknodes", f.name) // where there is no udevd
-	return f
-}
-
-func (f fragile) path() string { return "/dev/mapper/" + f.name }
-
-func (f fragile) load(table string) {
-	f.t.Helper()
-	labtest.Run(f.t, "dmsetup", "suspend", "--noflush", "--nolockfs", f.name)
-	labtest.Run(f.t, "dmsetup", "load", f.name, "--table", table)
-	labtest.Run(f.t, "dmsetup", "resume", f.name)
-}
-
-// fail makes every access an error, from now on.
-func (f fragile) fail() { f.t.Helper(); f.load(fmt.Sprintf("0 %d error", fragileBytes/512)) }
-
-// heal brings the disk back, as it was when it failed.
-func (f fragile) heal() { f.t.Helper(); f.load(f.table) }
-
-// fragileDisks are the only ones that LVM sees.
-func fragileDisks(t *testing.T, n int) []fragile {
-	t.Helper()
-	disk := labtest.Disk(t)
-	var disks []fragile
-	for i := range n {
-		disks = append(disks, newFragile(t, disk, i))
-	}
-	// The administrator's configuration, in which these are the disks.
-	conf, err := os.ReadFile(filepath.Join(os.Getenv("LVM_SYSTEM_DIR"), "lvm.conf"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	filter := regexp.MustCompile(`global_filter = \[.*\]`)
-	if !filter.Match(conf) {
-		t.Fatalf("no filter in\n%s", conf)
-	}
-	dir := t.TempDir()
-	conf = filter.ReplaceAll(conf, []byte(`global_filter = [ "a|^/dev/mapper/fragile|", "r|.*|" ]`))
-	if err := os.WriteFile(filepath.Join(dir, "lvm.conf"), conf, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	t.Setenv("LVM_SYSTEM_DIR", dir)
-	t.Cleanup(func() {
-		for _, d := range disks {
-			labtest.Run(t, "dmsetup", "remove", "--retry", d.name)
-		}
-	})
-	return disks
-}
-
-// fragileGroup is a group on them.
-func fragileGroup(t *testing.T, name string, disks ...fragile) *labtest.Group {
-	t.Helper()
-	group := &labtest.Group{Name: fmt.Sprintf("%s%d", name, os.Getpid())}
-	for _, d := range disks {
-		group.Disks = append(group.Disks, d.path())
-	}
-	labtest.Run(t, append([]string{"vgcreate", "-y", group.Name}, group.Disks...)...)
-	t.Cleanup(func() {
-		for _, d := range disks {
-			d.heal()
-		}
-		labtest.Run(t, "vgremove", "-ff", "-y", group.Name)
-	})
-	return group
-}
-
 // newRAIDMachine is an engine on a group of so many fragile disks.
-func newRAIDMachine(t *testing.T, n int) (*machine, []fragile) {
-	labtest.Run(t, "modprobe", "dm-raid")
-	disks := fragileDisks(t, n)
-	group := fragileGroup(t, "fragile", disks...)
+func newRAIDMachine(t *testing.T, n int) (*machine, []labtest.FragileDisk) {
+	disks := labtest.FragileDisks(t, n)
+	group := labtest.FragileGroup(t, "fragile", disks...)
 	env, err := lvm.WriteConfig(t.Context(), hostexec.Host{}, t.TempDir())
 	if err != nil {
 		t.Fatal(err)
@@ -234,7 +149,7 @@ func TestRAIDDegraded(t *testing.T) {
 			t.Errorf("%s: %v", v.Name, got)
 		}
 	}
-	disks[0].fail()
+	disks[0].Fail()
 	for _, v := range volumes {
 		backendtest.WriteDevice(t, v, "v2")
 		if got := m.reasons(t, v); !slices.Contains(got, "Degraded RAIDDegraded") {
@@ -255,7 +170,7 @@ func TestRAIDDegraded(t *testing.T) {
 		}
 	}
 
-	disks[0].heal()
+	disks[0].Heal()
 	for _, v := range volumes {
 		labtest.Run(t, "lvchange", "--refresh", m.vg.Name+"/"+filepath.Base(v.DevicePath))
 		m.synchronized(t, v)

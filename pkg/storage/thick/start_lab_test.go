@@ -15,12 +15,13 @@ import (
 	"github.com/lvmsnap/lvmsnap/pkg/storage/backendtest"
 	"github.com/lvmsnap/lvmsnap/pkg/storage/thick"
 	"github.com/lvmsnap/lvmsnap/pkg/storage/thin"
+	"github.com/lvmsnap/lvmsnap/test/lab/labtest"
 )
 
 // The disk of one of two groups is gone when the driver starts. The other group is served, and this one, too, when the disk is back.
 func TestStartWithoutADisk(t *testing.T) {
-	disks := fragileDisks(t, 2)
-	groups := []string{fragileGroup(t, "gone", disks[0]).Name, fragileGroup(t, "well", disks[1]).Name}
+	disks := labtest.FragileDisks(t, 2)
+	groups := []string{labtest.FragileGroup(t, "gone", disks[0]).Name, labtest.FragileGroup(t, "well", disks[1]).Name}
 	env, err := lvm.WriteConfig(t.Context(), hostexec.Host{}, t.TempDir())
 	if err != nil {
 		t.Fatal(err)
@@ -53,7 +54,7 @@ func TestStartWithoutADisk(t *testing.T) {
 	}
 	gone, well := volumes[0], volumes[1]
 	m.Close()
-	disks[0].fail()
+	disks[0].Fail()
 
 	m = open()
 	m.expect(t, well, groups[1])
@@ -66,7 +67,7 @@ func TestStartWithoutADisk(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	ran := make(chan error, 1)
 	go func() { ran <- m.Run(ctx) }()
-	disks[0].heal()
+	disks[0].Heal()
 	for deadline := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
 		if _, err := m.Activate(t.Context(), gone.ID); err == nil {
 			break
