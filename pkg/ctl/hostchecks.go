@@ -33,8 +33,7 @@ func (h *Host) hostFindings(ctx context.Context) []storage.Finding {
 	}
 	out := h.moduleFindings(ctx)
 	out = append(out, h.toolFindings(ctx)...)
-	out = append(out, h.configFindings(ctx)...)
-	return append(out, h.filterFindings(ctx)...)
+	return append(out, h.configFindings(ctx)...)
 }
 
 func hostFinding(reason, message, cure string) storage.Finding {
