@@ -28,14 +28,14 @@ func discover(ctx context.Context, s ctl.Settings) ([]string, error) {
 }
 
 // open wires lvmsnapctl as cmd/lvmsnap wires the driver, but for what changes something.
-func open(_ context.Context, s ctl.Settings) (*ctl.Host, error) {
+func open(ctx context.Context, s ctl.Settings) (*ctl.Host, error) {
 	if err := logTo(s.Verbose); err != nil {
 		return nil, err
 	}
 	host := hostexec.Host{Namespace: s.HostNamespace}
 	kernel := &dm.Control{}
 	w := &wiring{settings: s, host: host, kernel: kernel}
-	inspector, err := w.inspector(ctl.ReadOnly(lvm.Exec{Runner: host}), nil, s.VolumeGroups)
+	inspector, err := w.inspector(ctl.ReadOnly(lvm.Exec{Runner: host}, ctl.WithoutVolumes(ctx, host, s.VolumeGroups)), nil, s.VolumeGroups)
 	if err != nil {
 		return nil, err
 	}

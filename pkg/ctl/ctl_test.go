@@ -324,13 +324,13 @@ func (r *recorder) Run(_ context.Context, args ...string) (lvm.Output, error) {
 // The real executor lets questions through, without locks, and nothing else.
 func TestReadOnly(t *testing.T) {
 	var r recorder
-	e := ctl.ReadOnly(&r)
+	e := ctl.ReadOnly(&r, "devices/x=1")
 	for _, args := range [][]string{{"lvcreate", "x"}, {"lvchange", "-ay", "data/x"}, {"vgchange"}, {"lvremove"}, {}} {
 		if _, err := e.Run(t.Context(), args...); err == nil || r.got != nil {
 			t.Errorf("%v: %v, ran %v", args, err, r.got)
 		}
 	}
-	if _, err := e.Run(t.Context(), "vgs", "--options", "pv_name", "data"); err != nil || r.got[0] != "vgs" || !slices.Contains(r.got, "--readonly") || r.got[len(r.got)-1] != "data" {
+	if _, err := e.Run(t.Context(), "vgs", "--options", "pv_name", "data"); err != nil || r.got[0] != "vgs" || !slices.Contains(r.got, "--readonly") || !strings.HasSuffix(r.got[3], " devices/x=1") || r.got[len(r.got)-1] != "data" {
 		t.Errorf("%v: ran %v", err, r.got)
 	}
 }

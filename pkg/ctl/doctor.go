@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -91,11 +92,14 @@ func (a *app) doctor(ctx context.Context, h *Host, fix, space bool) error {
 func (a *app) diagnose(ctx context.Context, h *Host, space bool) (*diagnosis, error) {
 	d := &diagnosis{Findings: append([]storage.Finding{}, h.hostFindings(ctx)...)}
 	var locks lvm.FileLocks
+	var filters []storage.Finding
+	var asked sync.WaitGroup
 	if !slices.ContainsFunc(d.Findings, func(f storage.Finding) bool { return f.Reason == reasonNoLVM }) {
 		var err error
 		if locks, err = h.Locks(ctx); err != nil {
 			return nil, err
 		}
+		asked.Go(func() { filters = h.filterFindings(ctx) }) // which may have no answer
 	}
 	for _, g := range h.Groups {
 		one := groupDiagnosis{Name: g, space: space, locks: locks}
@@ -108,7 +112,8 @@ func (a *app) diagnose(ctx context.Context, h *Host, space bool) (*diagnosis, er
 		d.Groups = append(d.Groups, one)
 	}
 	found, err := a.settled(ctx, h, d.Groups)
-	d.Findings = append(d.Findings, found...)
+	asked.Wait()
+	d.Findings = append(append(d.Findings, filters...), found...)
 	return d, err
 }
 

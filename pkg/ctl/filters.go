@@ -61,7 +61,7 @@ func (h *Host) filterFindings(ctx context.Context) []storage.Finding {
 	if err != nil {
 		return nil
 	}
-	there, err := h.devices(ctx, h.withoutVolumes(), "LVM_SYSTEM_DIR=/nonexistent")
+	there, err := h.devices(ctx, withoutVolumes(h.Groups), "LVM_SYSTEM_DIR=/nonexistent")
 	if err != nil {
 		return nil
 	}
@@ -90,10 +90,22 @@ func (h *Host) isVolume(path string) bool {
 	return dir == "/dev/mapper/" && h.isDevice(name) || filepath.Dir(filepath.Clean(dir)) == "/dev" && slices.Contains(h.Groups, filepath.Base(dir))
 }
 
-// withoutVolumes has LVM not look at the groups' own volumes: the status of one whose pool does not answer would hang.
-func (h *Host) withoutVolumes() string {
+// WithoutVolumes is a setting by which LVM does not look at the groups' own volumes, for a host without a filter, of which it would take
+// the place. LVM asks each device whether it can be used, before it finds that it is a volume, and the status of one whose pool does not
+// answer hangs: in the lab `vgs --readonly` had not ended after 8 s, and took 0.6 s with this.
+func WithoutVolumes(ctx context.Context, runner hostexec.Runner, groups []string) string {
+	res, err := runner.Run(ctx, hostexec.Command{
+		Name: "lvm", Args: []string{"lvmconfig", "devices/filter"}, Env: []string{"LVM_SUPPRESS_FD_WARNINGS=1", "HOME=/dev/null"}, Interruptible: true,
+	})
+	if err != nil || res.ExitCode == 0 {
+		return ""
+	}
+	return withoutVolumes(groups)
+}
+
+func withoutVolumes(groups []string) string {
 	var reject []string
-	for _, group := range h.Groups {
+	for _, group := range groups {
 		reject = append(reject, fmt.Sprintf(`"r|^/dev/%s/|"`, regexp.QuoteMeta(group)), fmt.Sprintf(`"r|^/dev/mapper/%s|"`, regexp.QuoteMeta(dm.DeviceName(group, ""))))
 	}
 	return "devices/filter=[" + strings.Join(reject, ",") + "]"

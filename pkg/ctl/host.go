@@ -69,10 +69,13 @@ func askAll[T any](h *Host, ask func(group string) (T, error)) ([]T, []error) {
 
 // readOnly lets only questions through, and has LVM answer them without any lock and without asking the kernel: an
 // answer is there, too, while a command hangs that has the lock. lvm(8), --readonly
-type readOnly struct{ lvm.Executor }
+type readOnly struct {
+	lvm.Executor
+	settings string
+}
 
-// ReadOnly makes an executor with which nothing can be changed.
-func ReadOnly(e lvm.Executor) lvm.Executor { return readOnly{e} }
+// ReadOnly makes an executor with which nothing can be changed, with further settings of LVM's.
+func ReadOnly(e lvm.Executor, settings string) lvm.Executor { return readOnly{e, settings} }
 
 // readSettings are those that the driver's private lvm.conf has for its own reading of LVM's answers, and use_aio (docs/adr/0006).
 const readSettings = `log/report_command_log=1 log/prefix="" report/output_format="json" report/compact_output=0 report/buffered=1 global/use_aio=0 devices/hints="none"`
@@ -82,7 +85,7 @@ func (r readOnly) Run(ctx context.Context, args ...string) (lvm.Output, error) {
 	if len(args) == 0 || args[0] != "vgs" && args[0] != "lvs" {
 		return lvm.Output{}, fmt.Errorf("refusing to run %s: only questions are asked here", strings.Join(args, " "))
 	}
-	return r.Executor.Run(ctx, slices.Insert(slices.Clone(args), 1, "--readonly", "--config", readSettings)...)
+	return r.Executor.Run(ctx, slices.Insert(slices.Clone(args), 1, "--readonly", "--config", readSettings+" "+r.settings)...)
 }
 
 // Discover asks LVM for the groups that have LVs with the driver's tag.

@@ -35,7 +35,6 @@ func (h *Host) hostFindings(ctx context.Context) []storage.Finding {
 	out := h.moduleFindings(ctx)
 	out = append(out, h.toolFindings(ctx)...)
 	out = append(out, h.configFindings(ctx)...)
-	out = append(out, h.filterFindings(ctx)...)
 	return append(out, h.timeoutFindings()...)
 }
 
