@@ -111,8 +111,11 @@ func (w *watch) cow(ctx context.Context, v *view, lv lvm.LV, before map[string]l
 	case err != nil:
 		return err
 	case !st.Valid():
-		return e.withLV(ctx, lv.Name, changing, "invalid "+lv.Name, func(ctx context.Context, c *lvm.Client, v *view, lv lvm.LV) error {
-			return v.recordLost(ctx, c, lv)
+		return e.withLV(ctx, lv.Name, changing, "invalid "+lv.Name, func(ctx context.Context, c *lvm.Client, v *view, now lvm.LV) error {
+			if now.UUID != lv.UUID {
+				return nil // another has its name
+			}
+			return v.recordLost(ctx, c, now)
 		})
 	}
 	isNew := e.now().Sub(v.records.of(lv).created()) < 2*e.cow.Interval

@@ -60,7 +60,7 @@ func (e *Engine) Initialized(ctx context.Context, id string) error {
 func (v *view) recordRequest(ctx context.Context, c *lvm.Client, lv lvm.LV, requiredBytes int64, vol *Volume) error {
 	recorded := v.records.of(lv).size()
 	fits := func(n int64) bool {
-		rounded, ok := roundUp(n, v.metadata.ExtentBytes)
+		rounded, ok := roundUp(n, v.records.of(lv).unit(v.metadata.ExtentBytes))
 		return ok && n > 0 && rounded == lv.SizeBytes
 	}
 	if !fits(requiredBytes) || fits(recorded) && recorded >= requiredBytes {

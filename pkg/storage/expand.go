@@ -16,14 +16,15 @@ func (e *Engine) ExpandVolume(ctx context.Context, id string, requiredBytes, lim
 	for {
 		var f *fill
 		out, err := e.changeVolume(ctx, id, "ExpandVolume", func(ctx context.Context, c *lvm.Client, v *view, lv lvm.LV, vol *Volume) error {
-			size, ok := roundUp(requiredBytes, v.metadata.ExtentBytes)
+			unit := v.records.of(lv).unit(v.metadata.ExtentBytes)
+			size, ok := roundUp(requiredBytes, unit)
 			if !ok {
 				return fmt.Errorf("%w: %d bytes cannot be a volume", ErrSizeRange, requiredBytes)
 			}
 			size = max(size, lv.SizeBytes)
 			if limitBytes > 0 && size > limitBytes {
 				return fmt.Errorf("%w: volume %s would have %d bytes, above the limit of %d (extents of %d bytes; volumes do not shrink)",
-					ErrSizeRange, id, size, limitBytes, v.metadata.ExtentBytes)
+					ErrSizeRange, id, size, limitBytes, unit)
 			}
 			if size > lv.SizeBytes {
 				var err error

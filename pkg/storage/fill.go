@@ -127,6 +127,7 @@ type fills struct {
 	ended   bool
 	running map[string]*fill    // by LV name
 	reads   map[string]*reading // by the UUID of what was activated
+	clones  map[string]target   // by LV name: those in the making, with a job or waiting for their next one
 }
 
 // fill is one job.
@@ -154,7 +155,7 @@ func newFills(o FillOptions) *fills {
 		o.Checkpoint = defaultFillCheckpoint
 	}
 	return &fills{
-		o: o, slots: semaphore.NewWeighted(o.Parallelism), running: map[string]*fill{}, reads: map[string]*reading{},
+		o: o, slots: semaphore.NewWeighted(o.Parallelism), running: map[string]*fill{}, reads: map[string]*reading{}, clones: map[string]target{},
 	}
 }
 
@@ -162,6 +163,26 @@ func (m *fills) find(lv string) *fill {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.running[lv]
+}
+
+// keep has a clone's snapshot kept, until drop: the group that has it does not know of a clone in another one.
+func (m *fills) keep(t target) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.clones[t.lv.Name] = t
+}
+
+func (m *fills) kept(lv string) (target, bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	t, ok := m.clones[lv]
+	return t, ok
+}
+
+func (m *fills) drop(lv string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	delete(m.clones, lv)
 }
 
 // start begins a job, which outlives ctx, or finds the one that is running.

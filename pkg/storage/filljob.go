@@ -161,8 +161,11 @@ func (e *Engine) finishTarget(ctx context.Context, t target, init Init) error {
 				return err
 			}
 			var remove, add []string
+			if from := t.record[tagFrom]; from != "" {
+				remove = append(remove, tag(tagFrom, from))
+			}
 			if old := t.record[tagInit]; string(init) != old {
-				remove, add = []string{tag(tagInit, old)}, []string{tag(tagInit, string(init))}
+				remove, add = append(remove, tag(tagInit, old)), []string{tag(tagInit, string(init))}
 			}
 			return v.changeFill(ctx, c, lv, filling{}, remove, add)
 		})
@@ -171,6 +174,7 @@ func (e *Engine) finishTarget(ctx context.Context, t target, init Init) error {
 
 // abandon removes a volume whose content can never be had, and returns why.
 func (e *Engine) abandon(ctx context.Context, f *fill, cause error) error {
+	var unfinished target
 	err := e.whenClosed(ctx, func() error {
 		return e.withLV(ctx, f.lv, changing, "undo "+f.lv, func(ctx context.Context, c *lvm.Client, v *view, lv lvm.LV) error {
 			if _, ok := v.volume(lv); !ok || v.fillOf(lv).kind != fillCopy {
@@ -179,12 +183,14 @@ func (e *Engine) abandon(ctx context.Context, f *fill, cause error) error {
 			if err := v.checkClosed(ctx, lv); err != nil {
 				return err
 			}
-			return v.discardUnfinished(ctx, c, lv)
+			unfinished = target{lv: lv, record: v.records.of(lv)}
+			return v.discard(ctx, c, lv)
 		})
 	})
 	if ignoreNotFound(err) != nil {
 		return fmt.Errorf("%w: %s cannot be filled (%s) and undoing it failed: %w", ErrPending, f.lv, cause.Error(), err)
 	}
+	e.dropClone(ctx, unfinished)
 	return cause
 }
 
@@ -194,10 +200,10 @@ const releaseLimit = time.Minute
 // copyInto copies a volume's source. The result is what has to happen before the copy's first mount.
 func (e *Engine) copyInto(ctx context.Context, f *fill, t *target, o blockcopy.Options) (Init, error) {
 	s, err := e.openSource(ctx, f, t)
-	if err != nil {
-		return "", err
-	}
 	defer func() {
+		if s.given {
+			return
+		}
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), releaseLimit)
 		defer cancel()
 		err := e.closeSource(ctx, s)
@@ -208,6 +214,9 @@ func (e *Engine) copyInto(ctx context.Context, f *fill, t *target, o blockcopy.O
 			klog.FromContext(ctx).Error(err, "What was copied from may have stayed active", "lv", s.lv.Name)
 		}
 	}()
+	if err != nil {
+		return "", err
+	}
 	size := contentBytes(s.lv)
 	if size > t.lv.SizeBytes {
 		return "", fmt.Errorf("%w: the source %s has grown to %d bytes since the copy of %d was made", ErrDamaged, s.lv.Name, size, t.lv.SizeBytes)

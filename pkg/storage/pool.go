@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"k8s.io/klog/v2"
 
@@ -72,6 +73,11 @@ func (e *Engine) Capacity(ctx context.Context, class Class) (Capacity, error) {
 // checkPoolTakes refuses what a pool cannot do now. One that is read-only cannot remove anything, which LVM would write down and then
 // find out ("Cannot send messages to thin pool with read only metadata"); with one that does not answer LVM would hang.
 func (v *view) checkPoolTakes(ctx context.Context, lv lvm.LV) error {
+	return v.checkPool(ctx, lv, PoolReadOnly, PoolNotAnswering)
+}
+
+// checkPool refuses what is to be done with an LV whose pool is in one of these conditions.
+func (v *view) checkPool(ctx context.Context, lv lvm.LV, reasons ...string) error {
 	if lv.Pool == "" {
 		return nil
 	}
@@ -84,10 +90,11 @@ func (v *view) checkPoolTakes(ctx context.Context, lv lvm.LV) error {
 			continue
 		}
 		for _, c := range p.Conditions {
-			switch c.Reason {
-			case PoolReadOnly:
+			switch {
+			case !slices.Contains(reasons, c.Reason):
+			case c.Reason == PoolReadOnly:
 				return fmt.Errorf("%w: nothing can be removed from it now: %s", ErrDamaged, c.Message)
-			case PoolNotAnswering:
+			case c.Reason == PoolNotAnswering:
 				return fmt.Errorf("%w: %s", ErrBusy, c.Message)
 			}
 		}

@@ -16,7 +16,8 @@ func (e *Engine) remove(ctx context.Context, name, purpose string, lvName func(s
 		if err := e.fills.stop(ctx, name); err != nil {
 			return struct{}{}, err
 		}
-		return struct{}{}, e.whenClosed(ctx, func() error {
+		unfinished, _ := e.fills.kept(name)
+		err := e.whenClosed(ctx, func() error {
 			return e.withLV(ctx, name, changing, purpose+" "+name, func(ctx context.Context, c *lvm.Client, v *view, lv lvm.LV) error {
 				if _, ok := v.owned(lv, lvName); !ok {
 					return nil
@@ -27,12 +28,17 @@ func (e *Engine) remove(ctx context.Context, name, purpose string, lvName func(s
 				if _, isVolume := v.owned(lv, VolumeLV); !isVolume && e.fills.isRead(lv.UUID) {
 					return fmt.Errorf("%w: %s/%s is being copied into a new volume", ErrInUse, v.group.Name(), lv.Name)
 				}
-				if err := v.checkPoolTakes(ctx, lv); err != nil {
-					return err
-				}
-				return v.discardUnfinished(ctx, c, lv)
+				unfinished = target{lv: lv, record: v.records.of(lv), filling: v.fillOf(lv)}
+				return v.discard(ctx, c, lv)
 			})
 		})
+		if ignoreNotFound(err) == nil && unfinished.kind == fillCopy && unfinished.isClone() {
+			<-e.fills.start(ctx, name, false, func(ctx context.Context, _ *fill) error {
+				e.dropClone(ctx, unfinished)
+				return nil
+			}).done
+		}
+		return struct{}{}, err
 	})
 	return ignoreNotFound(err)
 }

@@ -41,6 +41,8 @@ func TestPoolDoesNotAnswer(t *testing.T) {
 		v := h.volume(t, "v")
 		s, err := h.cut(ctx, "s", v)
 		must(t, err)
+		active := h.volume(t, "active")
+		h.write(t, active, "v1")
 		answer := h.SilencePool(group, pool)
 		defer func() { answer() }()
 		h.ResetCommands()
@@ -54,7 +56,7 @@ func TestPoolDoesNotAnswer(t *testing.T) {
 		}
 		list, err := h.Volumes(ctx)
 		must(t, err)
-		if len(list) != 1 || len(list[0].Conditions) != 1 || list[0].Conditions[0].Reason != storage.PoolNotAnswering {
+		if len(list) != 2 || len(list[0].Conditions) != 1 || list[0].Conditions[0].Reason != storage.PoolNotAnswering {
 			t.Errorf("volumes: %+v", list)
 		}
 		_, err = h.Capacity(ctx, storage.Class{})
@@ -64,6 +66,11 @@ func TestPoolDoesNotAnswer(t *testing.T) {
 		_, err = h.restore(ctx, s.ID, 8*mib)
 		saysSilent(t, "restore", err, "3s")
 		saysSilent(t, "DeleteSnapshot", h.DeleteSnapshot(ctx, s.ID), "3s")
+		_, err = h.Activate(ctx, v.ID)
+		saysSilent(t, "Activate", err, "3s")
+		saysSilent(t, "Deactivate", h.Deactivate(ctx, active.ID), "3s")
+		_, err = h.ExpandVolume(ctx, v.ID, 16*mib, 0)
+		saysSilent(t, "ExpandVolume", err, "3s")
 		if again, err := h.cut(ctx, "s", v); err != nil || !again.Ready {
 			t.Errorf("the retry of what is there: %+v, %v", again, err)
 		}

@@ -64,3 +64,55 @@ func TestCopiesHaveNoLeastSize(t *testing.T) {
 	})
 	must(t, err)
 }
+
+// What lies on stripes is restored and cloned at the size that was asked for, though LVM rounds it up by more than an extent.
+func TestSizeOnStripes(t *testing.T) {
+	for name, layout := range map[string]storage.Layout{
+		"striped": {Stripes: 3}, "raid5": {RAIDType: "raid5", Stripes: 3}, "raid10": {RAIDType: "raid10", Stripes: 3, Mirrors: 1}, "raid1": {RAIDType: "raid1", Mirrors: 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := newHost(t)
+			ctx := t.Context()
+			size := map[bool]int64{true: 24 * mib, false: 16 * mib}[layout.Stripes == 3]
+			spec := thickSpec("v")
+			spec.RequiredBytes, spec.Class.Layout = 16*mib, layout
+			v, err := h.CreateVolume(ctx, spec)
+			must(t, err)
+			found, err := h.Volume(ctx, v.ID)
+			must(t, err)
+			if found.RequestedBytes != 16*mib || found.SizeBytes != size {
+				t.Errorf("requested %d, size %d", found.RequestedBytes, found.SizeBytes)
+			}
+			h.write(t, v, "v1")
+			s, err := h.cut(ctx, "s", v)
+			must(t, err)
+			if found, err := h.Snapshot(ctx, s.ID); err != nil || found.SizeBytes != 16*mib || s.SizeBytes != 16*mib {
+				t.Errorf("snapshot of %d bytes, found with %d, %v", s.SizeBytes, found.SizeBytes, err)
+			}
+			for kind, id := range map[storage.SourceKind]string{storage.SourceSnapshot: s.ID, storage.SourceVolume: v.ID} {
+				spec := copySpec(spec.Class, kind, id)
+				spec.Name, spec.RequiredBytes = string(kind), 16*mib
+				r, err := h.CreateVolume(ctx, spec)
+				must(t, err)
+				found, err := h.Volume(ctx, r.ID)
+				must(t, err)
+				if got := h.content(t, r); got != "v1" || found.RequestedBytes != 16*mib || found.SizeBytes != size {
+					t.Errorf("of the %s: %q in %d bytes, requested %d", kind, got, found.SizeBytes, found.RequestedBytes)
+				}
+			}
+			must(t, h.DeleteSnapshot(ctx, s.ID))
+			h.unstage(t, v)
+			if layout.Stripes == 3 {
+				if v, err := h.ExpandVolume(ctx, v.ID, 28*mib, 28*mib); !errors.Is(err, storage.ErrSizeRange) {
+					t.Errorf("above the limit in whole stripes: %d, %v", v.SizeBytes, err)
+				}
+			}
+			v = persist(t, func() (storage.Volume, error) { return h.ExpandVolume(ctx, v.ID, 28*mib, 36*mib) })
+			found, err = h.Volume(ctx, v.ID)
+			must(t, err)
+			if found.RequestedBytes != 28*mib || v.RequestedBytes != 28*mib || h.content(t, v) != "v1" {
+				t.Errorf("expanded: %+v, found %+v", v, found)
+			}
+		})
+	}
+}

@@ -84,6 +84,7 @@ func (e *Engine) createSnapshot(ctx context.Context, c *lvm.Client, v *view, nam
 		tagDriver: e.driver, tagName: spec.Name, tagSource: origin.Name, tagStale: v.records.of(origin).staleOf(origin.SizeBytes),
 		tagSize:   strconv.FormatInt(vol.RequestedBytes, 10),
 		tagAccess: string(vol.Access), tagFS: vol.FSType, tagInit: string(vol.Init),
+		tagLayout: v.records.of(origin)[tagLayout],
 		tagObject: objectText(spec.Object.Namespace, spec.Object.Name), tagContent: spec.Object.ContentName,
 	}
 	var tags []string
@@ -122,7 +123,7 @@ func (v *view) existingSnapshot(ctx context.Context, lv lvm.LV, spec SnapshotSpe
 	return s, nil
 }
 
-// notKnown is the answer about an LV whose pool says nothing about it.
+// notKnown is the answer about an LV whose pool says nothing about it. It may be what a call is to make: that must not look final.
 func (v *view) notKnown(ctx context.Context, lv lvm.LV) error {
 	if v.state(lv) == StateSilent {
 		err := v.checkPoolTakes(ctx, lv) // which says who is silent, and for how long
@@ -131,12 +132,15 @@ func (v *view) notKnown(ctx context.Context, lv lvm.LV) error {
 		}
 		return err
 	}
+	if v.halfMade(lv) {
+		return fmt.Errorf("%w: an interrupted command left %s/%s, and it cannot be removed now", ErrBusy, v.group.Name(), lv.Name)
+	}
 	if lv.Pool == "" {
 		return fmt.Errorf("%w: %s/%s is not what its tags say, or of a kind that this driver does not make; see `lvs -a -o+tags`",
 			ErrDamaged, v.group.Name(), lv.Name)
 	}
 	return fmt.Errorf("%w: %s/%s: its thin pool is not active, or LVM and the kernel disagree about it, so nobody knows whether it is there; see `lvs -o+transaction_id` and `dmsetup status`, or lvchange --activate y %s/%s",
-		ErrDamaged, v.group.Name(), lv.Name, v.group.Name(), lv.Pool)
+		ErrBusy, v.group.Name(), lv.Name, v.group.Name(), lv.Pool)
 }
 
 // DeleteSnapshot removes a snapshot; what was restored from it stays. One that is gone is no error.

@@ -20,14 +20,15 @@ type openedSource struct {
 	holder lvm.LV // what was activated: the LV itself, or the origin of a COW snapshot
 	device string
 	init   Init
-	given  bool // it is not counted as read any more
+	given  bool // it is not counted as read, or not any more
 	idle   bool // and nobody else needs it active
 }
 
-// openSource activates the snapshot to copy from. Of a volume one is cut first, or found, after a crash.
+// openSource activates the snapshot to copy from. Of a volume one is cut first, or found, after a crash. What it returns is to be
+// closed, whatever the error.
 func (e *Engine) openSource(ctx context.Context, f *fill, t *target) (*openedSource, error) {
 	name := t.record[tagSource]
-	s := &openedSource{}
+	s := &openedSource{given: true}
 	if t.isClone() {
 		if err := e.cutForClone(ctx, f, t, name); err != nil {
 			return s, err
@@ -37,6 +38,9 @@ func (e *Engine) openSource(ctx context.Context, f *fill, t *target) (*openedSou
 	err := e.withLV(ctx, name, changing, "read "+name, func(ctx context.Context, c *lvm.Client, v *view, lv lvm.LV) error {
 		if !v.ours(lv) {
 			return fmt.Errorf("%w: the source %s/%s is not of this driver", ErrNotFound, v.group.Name(), lv.Name)
+		}
+		if !t.isClone() && !t.isOf(lv) {
+			return fmt.Errorf("%w: the source %s/%s was deleted before it was copied", ErrNotFound, v.group.Name(), lv.Name)
 		}
 		s.group, s.lv, s.holder = v.group.Name(), lv, lv
 		s.device, s.init = v.devicePath(lv), Init(v.records.of(lv)[tagInit])
@@ -60,24 +64,42 @@ func (e *Engine) openSource(ctx context.Context, f *fill, t *target) (*openedSou
 		if isCOW(lv) {
 			e.fills.read(lv.UUID, false)
 		}
+		s.given = false
 		return nil
 	})
-	if err != nil {
-		return s, err
+	if err == nil { // a turn may end badly after it has gone well
+		err = e.checkSource(ctx, s)
 	}
-	if err := e.checkSource(ctx, s); err != nil {
-		return s, errors.Join(err, e.closeSource(ctx, s))
-	}
-	return s, nil
+	return s, err
 }
 
 // isClone: it is copied from a volume, by a snapshot that is cut for this copy, and removed when it is complete.
 func (t *target) isClone() bool { return strings.HasPrefix(t.record[tagSource], volumePrefix) }
 
+// isOf says whether it was to be made from this LV, and not from one that had its name before. What was begun by an older driver
+// does not tell.
+func (t *target) isOf(source lvm.LV) bool {
+	from := t.record[tagFrom]
+	return from == "" || from == source.UUID
+}
+
+// wasCutFor: a clone's snapshot is that of this volume, and not of one that had its name before.
+func (r record) wasCutFor(volume lvm.LV) bool { return r[tagFor] == "" || r[tagFor] == volume.UUID }
+
 // cutForClone cuts the snapshot of a volume that its copy is made from, unless there is one already.
 func (e *Engine) cutForClone(ctx context.Context, f *fill, t *target, source string) error {
 	name := cloneLV(t.record[tagName])
-	err := e.withLV(ctx, name, changing, "clone "+name, func(context.Context, *lvm.Client, *view, lvm.LV) error { return nil })
+	e.fills.keep(*t)
+	err := e.withLV(ctx, name, changing, "clone "+name, func(ctx context.Context, c *lvm.Client, v *view, lv lvm.LV) error {
+		if !v.isClone(lv) || v.records.of(lv).wasCutFor(t.lv) {
+			return nil
+		}
+		// It was cut for a volume that is gone, and nobody has swept it yet: that may have been in another group than this one.
+		if err := v.discard(ctx, c, lv); err != nil {
+			return err
+		}
+		return ErrNotFound
+	})
 	if !errors.Is(err, ErrNotFound) {
 		return err
 	}
@@ -89,15 +111,19 @@ func (e *Engine) cutForClone(ctx context.Context, f *fill, t *target, source str
 	}
 	return e.withLV(ctx, source, changing, "clone "+source, func(ctx context.Context, c *lvm.Client, v *view, lv lvm.LV) error {
 		vol, ok := v.volume(lv)
-		if !ok || vol.CreatedAt.After(t.record.created()) {
+		if !ok || !t.isOf(lv) {
 			return fmt.Errorf("%w: the source volume %s was deleted before it was copied", ErrNotFound, source)
+		}
+		if v.fillOf(lv).kind != fillNone {
+			// It has grown since the clone was asked for, and has what others left on its new extents.
+			return e.startFill(ctx, source, false).pending()
 		}
 		b, err := e.backend(vol.Class.Type)
 		if err != nil {
 			return err
 		}
 		r := record{tagDriver: e.driver, tagName: t.record[tagName], tagSource: source, tagInit: string(vol.Init), tagFS: vol.FSType}
-		r[tagStale] = v.records.of(lv).staleOf(lv.SizeBytes)
+		r[tagStale], r[tagFor] = v.records.of(lv).staleOf(lv.SizeBytes), t.lv.UUID
 		err = b.CreateSnapshot(ctx, c, NewSnapshot{LV: name, Origin: lv, Class: vol.Class, Group: v.metadata, Tags: func() []string {
 			r[tagCreated] = strconv.FormatInt(e.now().UnixNano(), 10)
 			return r.tags()
@@ -124,35 +150,23 @@ func (e *Engine) beginAgain(ctx context.Context, t *target) error {
 	})
 }
 
-// dropClone removes the snapshot that a volume was copied from, which nobody else knows of. If that fails, the sweep does it.
+// dropClone removes the snapshot that a volume was copied from, which nobody else knows of, in whichever group it is. If that fails,
+// the sweep does it. Only a job calls it, while which the sweep leaves it alone.
 func (e *Engine) dropClone(ctx context.Context, t target) {
 	if !t.isClone() {
 		return
 	}
+	e.fills.drop(t.lv.Name)
 	name := cloneLV(t.record[tagName])
-	err := e.withLV(ctx, name, changing, "drop "+name, func(ctx context.Context, c *lvm.Client, v *view, _ lvm.LV) error {
-		return v.discardClone(ctx, c, t.record)
+	err := e.withLV(ctx, name, changing, "drop "+name, func(ctx context.Context, c *lvm.Client, v *view, lv lvm.LV) error {
+		if !v.isClone(lv) || !v.records.of(lv).wasCutFor(t.lv) {
+			return nil
+		}
+		return v.discard(ctx, c, lv)
 	})
 	if ignoreNotFound(err) != nil {
 		klog.FromContext(ctx).Error(err, "The snapshot that a volume was copied from is still there", "lv", name)
 	}
-}
-
-// discardUnfinished removes an LV, and with a copy that is not complete the snapshot that was cut for it.
-func (v *view) discardUnfinished(ctx context.Context, c *lvm.Client, lv lvm.LV) error {
-	if err := v.discard(ctx, c, lv); err != nil || v.fillOf(lv).kind != fillCopy {
-		return err
-	}
-	return v.discardClone(ctx, c, v.records.of(lv))
-}
-
-// discardClone removes the snapshot that was cut for the copy with that record, if there is one.
-func (v *view) discardClone(ctx context.Context, c *lvm.Client, of record) error {
-	lv, ok := v.find(cloneLV(of[tagName]))
-	if !ok || !v.isClone(lv) {
-		return nil
-	}
-	return v.discard(ctx, c, lv)
 }
 
 // checkSource says whether an active COW snapshot is still what was cut, and if it is not, writes it down.
@@ -165,6 +179,9 @@ func (e *Engine) checkSource(ctx context.Context, s *openedSource) error {
 		return err
 	}
 	err = e.withLV(ctx, s.lv.Name, changing, "invalid "+s.lv.Name, func(ctx context.Context, c *lvm.Client, v *view, lv lvm.LV) error {
+		if lv.UUID != s.lv.UUID {
+			return nil
+		}
 		return v.recordLost(ctx, c, lv)
 	})
 	return errors.Join(fmt.Errorf("%w: %s", ErrDamaged, snapshotLost(s.group, s.lv).Message), err)

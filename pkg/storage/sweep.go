@@ -4,8 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
+
+	"k8s.io/klog/v2"
 
 	"github.com/lvmsnap/lvmsnap/pkg/dm"
 	"github.com/lvmsnap/lvmsnap/pkg/lvm"
@@ -19,13 +20,28 @@ func (v *view) sweep(ctx context.Context, c *lvm.Client) (swept bool, err error)
 		if why == "" {
 			continue
 		}
-		if err := v.discard(ctx, c, lv); err != nil {
+		err := v.checkClosed(ctx, lv)
+		if err == nil {
+			err = v.discard(ctx, c, lv)
+		}
+		switch {
+		case err == nil, errors.Is(err, lvm.ErrNotFound): // somebody else was faster
+		case kind != RecoveredPhantom && wasRefused(err):
+			klog.FromContext(ctx).Error(err, "A leftover cannot be removed now", "volumeGroup", v.group.Name(), "lv", lv.Name, "what", why)
+			continue
+		default:
 			return swept, fmt.Errorf("%s/%s (%s) cannot be removed: %w", v.group.Name(), lv.Name, why, err)
 		}
 		v.recovered(ctx, Recovery{kind, lv.Name, why, "removed it"})
 		swept = true
 	}
 	return swept, nil
+}
+
+// wasRefused: LVM or the driver will not remove an LV now. But for a phantom, which the next change would make, it is in nobody's way.
+func wasRefused(err error) bool {
+	var refused *lvm.CommandError
+	return errors.As(err, &refused) || errors.Is(err, ErrBusy) || errors.Is(err, ErrDamaged) || errors.Is(err, ErrInUse)
 }
 
 // suspended: a thick volume is, whose COW snapshot was being made. Commands that touch its devices would hang.
@@ -107,17 +123,20 @@ func (v *view) isClone(lv lvm.LV) bool {
 	return ok
 }
 
-// cloneNeeded: the volume that is copied from this snapshot is not finished.
+// cloneNeeded: the volume that is copied from this snapshot is not finished. It may be in another group, and what is there is
+// remembered from the last job, or from the start on.
 func (v *view) cloneNeeded(lv lvm.LV) bool {
-	target := VolumeLV(v.records.of(lv)[tagName])
+	r := v.records.of(lv)
+	target := VolumeLV(r[tagName])
 	if v.e.fills.find(target) != nil {
 		return true
 	}
-	if slices.ContainsFunc(v.e.groups, func(g *group) bool { return g != v.group && !g.opened.Load() }) {
-		return true // it may be there
-	}
 	targetLV, ok := v.find(target)
-	return ok && v.fillOf(targetLV).kind == fillCopy
+	if !ok {
+		_, kept := v.e.fills.kept(target)
+		return len(v.e.groups) > 1 && (kept || len(v.e.unopened()) > 0)
+	}
+	return v.fillOf(targetLV).kind == fillCopy && r.wasCutFor(targetLV)
 }
 
 // aside: a deleted volume that waits for its last COW snapshot to go.
@@ -147,6 +166,9 @@ func (v *view) cowSnapshots(origin lvm.LV) []lvm.LV {
 func (v *view) discard(ctx context.Context, c *lvm.Client, lv lvm.LV) error {
 	switch {
 	case lv.Pool != "":
+		if err := v.checkPoolTakes(ctx, lv); err != nil {
+			return err
+		}
 		return c.Remove(ctx, lv.Name)
 	case v.halfMade(lv), v.splitOff(lv):
 		// Its hidden device may have been left behind. LVM takes that over with the activation, and else it would be

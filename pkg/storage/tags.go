@@ -28,6 +28,8 @@ const (
 	tagLayout  = "layout"  // of a thick volume that is not linear, as it was asked for; see Layout.text
 	tagFill    = "fill"    // see filling; gone once the content is there
 	tagStale   = "stale"   // from this byte on it may have what others left on its extents: only a file system may show it
+	tagFrom    = "from"    // beside fill=copy: UUID of the source, whose name another may take meanwhile
+	tagFor     = "for"     // UUID of the volume that a clone's snapshot was cut for, of which likewise
 	tagInvalid = "invalid" // when a COW snapshot was seen to be lost: while it is inactive, nothing else tells
 	tagObject  = "object"  // namespace/name of the claim or VolumeSnapshot (text)
 	tagContent = "content" // name of the PersistentVolume or VolumeSnapshotContent (text); left out when usualContent
@@ -44,6 +46,7 @@ func (r record) tags() []string {
 	var out []string
 	for _, key := range []string{
 		tagDriver, tagName, tagSize, tagCreated, tagSource, tagAccess, tagFS, tagInit, tagLayout, tagFill, tagStale, tagInvalid, tagObject, tagContent,
+		tagFrom, tagFor,
 	} {
 		v := r[key]
 		usual := key == tagAccess && v == r.usualAccess() || key == tagContent && v == r.usualContent()
@@ -133,6 +136,14 @@ func (r record) staleOf(contentBytes int64) string {
 	return r[tagStale]
 }
 
+// unit of the sizes that LVM makes of such an LV, or of what its content was cut from: see Class.unit.
+func (r record) unit(extentBytes int64) int64 {
+	_, rest, _ := strings.Cut(r[tagLayout], ":")
+	stripes, _, _ := strings.Cut(rest, ":")
+	n, _ := strconv.ParseInt(stripes, 10, 32)
+	return extentBytes * max(n, 1)
+}
+
 func (r record) created() time.Time {
 	n, err := strconv.ParseInt(r[tagCreated], 10, 64)
 	if err != nil {
@@ -166,7 +177,7 @@ func (r record) owns(lv, driver string, lvName func(csiName string) string) bool
 // administrator grew the LV, or a crash came between the growth and its record), the size itself counts.
 func requestedBytes(r record, lvBytes, extentBytes int64) int64 {
 	n := r.size()
-	if rounded, ok := roundUp(n, extentBytes); n <= 0 || !ok || rounded != lvBytes {
+	if rounded, ok := roundUp(n, r.unit(extentBytes)); n <= 0 || !ok || rounded != lvBytes {
 		return lvBytes
 	}
 	return n

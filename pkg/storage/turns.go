@@ -152,6 +152,11 @@ func (e *Engine) withLV(
 				return nil
 			}
 			found = true
+			if m == changing {
+				if err := v.checkPool(ctx, lv, PoolNotAnswering); err != nil {
+					return err // LVM would hang, and keep the group's turn
+				}
+			}
 			return fn(ctx, c, v, lv)
 		})
 		if found {

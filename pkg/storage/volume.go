@@ -143,6 +143,7 @@ func (e *Engine) createVolume(ctx context.Context, c *lvm.Client, v, elsewhere *
 		err = restore(ctx, c, backend, sharer, nv, source.lv)
 	default:
 		r[tagSource], r[tagStale], r[tagFill] = source.lv.Name, source.stale, fillCopy
+		r[tagFrom] = source.lv.UUID
 		nv.Tags = r.tags()
 		err = backend.CreateVolume(ctx, c, nv)
 	}
@@ -216,7 +217,7 @@ func (e *Engine) existingVolume(ctx context.Context, c *lvm.Client, v *view, lv 
 	// The record is committed with the volume, the growth of a restore is a second step: a record that is
 	// larger than its LV is that of a volume which is not finished.
 	unfinished := lv
-	if wanted, ok := roundUp(v.records.of(lv).size(), v.metadata.ExtentBytes); ok && wanted > lv.SizeBytes {
+	if wanted, ok := roundUp(v.records.of(lv).size(), v.records.of(lv).unit(v.metadata.ExtentBytes)); ok && wanted > lv.SizeBytes {
 		lv.SizeBytes = wanted
 	}
 	vol, ok := v.volume(lv)

@@ -25,6 +25,9 @@ func (m *machine) Check() {
 		if err != nil || ok && text != v.text() {
 			m.t.Fatalf("volume %s holds %q, %v; want %q", v.spec.Name, text, err, v.text())
 		}
+		if v.doubt == sure && v.isBlock() && m.w.oldBlocks != nil && m.w.oldBlocks(v.group, v.lv()) {
+			m.t.Fatalf("block volume %s shows what others left on its extents", v.spec.Name)
+		}
 	}
 	for _, s := range m.snapshots {
 		if s.doubt != sure {

@@ -25,8 +25,9 @@ func fakeWorld(groups ...string) *world {
 		text: func(group, lv string, _ int64) (string, bool, error) {
 			return fake.Content(group, lv), true, nil
 		},
-		reveal: func(string) func() { return func() {} },
-		quiet:  func(*driver) { synctest.Wait() }, strict: true,
+		oldBlocks: fake.HasOldBlocks,
+		reveal:    func(string) func() { return func() {} },
+		quiet:     func(*driver) { synctest.Wait() }, strict: true,
 		dieNext: func(kind faultKind, after int) func() bool {
 			var fired atomic.Bool
 			next := func(fits func(args []string) bool) lvmtest.Match {

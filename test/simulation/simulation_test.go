@@ -93,6 +93,7 @@ func simulate(t *rapid.T, w *world, st *stats) {
 		"RetryVolume": m.RetryVolume, "CreateSnapshot": m.CreateSnapshot, "CreateSnapshot2": m.CreateSnapshot,
 		"DeleteSnapshot": m.DeleteSnapshot, "RetrySnapshot": m.RetrySnapshot, "Resolve": m.Resolve, "Restart": m.Restart,
 		"DuplicateSnapshot": m.DuplicateSnapshot, "DuplicateVolume": m.DuplicateVolume, "Together": m.Together,
+		"ReplaceSource": m.ReplaceSource, "ReplaceClone": m.ReplaceClone,
 		"Settle": func(t *rapid.T) { m.t = t; m.settle() },
 	}
 	t.Repeat(actions)

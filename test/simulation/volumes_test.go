@@ -319,12 +319,16 @@ func (m *machine) turn(v *volume, active bool) {
 // Write overwrites what an active volume holds.
 func (m *machine) Write(t *rapid.T) {
 	m.t = t
-	v := pick(m, m.volumes, "volume", func(v *volume) bool { return isSure(v) && v.active })
+	m.overwrite(pick(m, m.volumes, "volume", func(v *volume) bool { return isSure(v) && v.active }))
+}
+
+func (m *machine) overwrite(v *volume) {
+	m.t.Helper()
 	m.writes++
 	text := fmt.Sprintf("%s, write %d", v.spec.Name, m.writes)
 	time.Sleep(time.Millisecond)
 	if err := m.w.write(v.group, v.lv(), text); err != nil {
-		t.Fatalf("writing to %s: %v", v.spec.Name, err)
+		m.t.Fatalf("writing to %s: %v", v.spec.Name, err)
 	}
 	v.past = append(v.past, moment{time.Now(), text})
 	time.Sleep(time.Millisecond)

@@ -30,6 +30,8 @@ type world struct {
 	// write replaces what an active volume holds, durably. text reads it, as far as it can be read now.
 	write func(group, lv, text string) error
 	text  func(group, lv string, sizeBytes int64) (text string, ok bool, err error)
+	// oldBlocks says whether a volume has something of those who had its extents before; nil: text finds that.
+	oldBlocks func(group, lv string) bool
 	// reveal makes what a group's inactive snapshots hold readable, until the returned function is called.
 	reveal func(group string) (hide func())
 	// quiet waits until the driver's own goroutines have nothing to do.

@@ -13,6 +13,18 @@ import (
 // OldBlocks is the content of a new thick volume: what others left on its extents.
 const OldBlocks = "another tenant's secret"
 
+// behind is what the content of a thick volume that grew ends in, and that of its snapshots and copies, until Zero has been there.
+// Read and Content do not show it, HasOldBlocks does.
+const behind = ", and behind it " + OldBlocks
+
+// HasOldBlocks says whether there is something left in a volume of those who had its extents before.
+func (l *LVM) HasOldBlocks(group, lv string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	_, v := l.volume(group, lv)
+	return strings.HasSuffix(v.content, OldBlocks)
+}
+
 // OnFill calls hook when a volume begins to be zeroed or copied to, with its device open and no lock held; an error of it
 // ends the fill half way. Nil takes the hook away.
 func (l *LVM) OnFill(hook func(ctx context.Context, device string) error) {
@@ -31,7 +43,7 @@ const (
 func (l *LVM) Zero(ctx context.Context, device string, o blockcopy.Options) (blockcopy.Progress, error) {
 	return l.fill(ctx, device, o, o.OffsetBytes > 0, func(v *volume) (string, error) {
 		if o.OffsetBytes > 0 && v.content != halfOf {
-			return v.content, nil // what was there before it grew
+			return strings.TrimSuffix(v.content, behind), nil // what was there before it grew
 		}
 		return "", nil
 	})
@@ -73,7 +85,7 @@ func (l *LVM) fill(ctx context.Context, path string, o blockcopy.Options, on boo
 		l.mu.Unlock()
 		return blockcopy.Progress{}, err
 	}
-	if text != before {
+	if text != before && text+behind != before {
 		v.content = halfOf + text
 	}
 	if on && strings.HasPrefix(before, halfOf) && before != halfOf+text {

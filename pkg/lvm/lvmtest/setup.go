@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 )
 
 // AddGroup makes a volume group with extents of 4 MiB.
@@ -206,7 +207,10 @@ func (l *LVM) Write(group, lv, data string) error {
 		return fmt.Errorf("write to %s/%s: active %t, writable %t", group, lv, v.active, v.writable)
 	}
 	g.keep(v, len(data))
-	v.content = data
+	_, old := strings.CutSuffix(v.content, behind)
+	if v.content = data; old {
+		v.content += behind
+	}
 	if v.poolName != "" {
 		chunk := g.volumes[v.poolName].pool.chunk
 		v.blocks = nil
@@ -228,7 +232,7 @@ func (l *LVM) Read(group, lv string) (string, error) {
 	if v.cow != nil && v.cow.invalid {
 		return "", errors.New("read of " + group + "/" + lv + ": the snapshot is invalid")
 	}
-	return v.content, nil
+	return strings.TrimSuffix(v.content, behind), nil
 }
 
 // SetCOWUsage makes a COW snapshot hold so many bytes of its origin, beside what Write has replaced; more than fits makes it
@@ -256,7 +260,7 @@ func (l *LVM) Content(group, lv string) string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	_, v := l.volume(group, lv)
-	return v.content
+	return strings.TrimSuffix(v.content, behind)
 }
 
 // Names are the names of a group's volumes, pools and foreign volumes included, sorted.

@@ -3,6 +3,7 @@ package lvmtest
 import (
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/lvmsnap/lvmsnap/pkg/dm"
 	"github.com/lvmsnap/lvmsnap/pkg/lvm"
@@ -270,6 +271,9 @@ func (l *LVM) lvextend(r request) result {
 	}
 	v.size = size
 	v.extents = append(v.extents, r.extents...)
+	if v.poolName == "" && v.pool == nil && v.cow == nil && len(r.extents) == 0 && !strings.HasSuffix(v.content, behind) {
+		v.content += behind
+	}
 	if v.allocated > 0 {
 		v.allocated = allocated
 	}

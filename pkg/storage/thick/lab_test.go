@@ -158,21 +158,35 @@ func TestCopiesBetweenTypes(t *testing.T) {
 	}
 }
 
-// Striped volumes are as large as they say.
+// Striped volumes are as large as they say, and are restored and cloned at the size that was asked for.
 func TestStripes(t *testing.T) {
 	m := newMachine(t)
-	v, err := m.CreateVolume(t.Context(), storage.VolumeSpec{
+	spec := storage.VolumeSpec{
 		Name: "striped", RequiredBytes: 4 * mib, Access: storage.AccessBlock,
 		Class: storage.Class{Type: storage.TypeThick, Layout: storage.Layout{Stripes: 2}},
-	})
+	}
+	v, err := m.CreateVolume(t.Context(), spec)
 	if err != nil {
 		t.Fatal(err)
 	}
 	found, err := m.Volume(t.Context(), v.ID)
-	if err != nil || found.SizeBytes != 8*mib || v.SizeBytes != 8*mib {
+	if err != nil || found.SizeBytes != 8*mib || v.SizeBytes != 8*mib || found.RequestedBytes != 4*mib {
 		t.Errorf("created %+v, found %+v, %v", v, found, err)
 	}
 	m.expect(t, v, "")
+	backendtest.WriteDevice(t, m.activate(t, v), "v1")
+	s := m.cut(t, "s", v, storage.COWSize{})
+	if found, err := m.Snapshot(t.Context(), s.ID); err != nil || found.SizeBytes != 4*mib || s.SizeBytes != 4*mib {
+		t.Errorf("cut %+v, found %+v, %v", s, found, err)
+	}
+	for kind, id := range map[storage.SourceKind]string{storage.SourceSnapshot: s.ID, storage.SourceVolume: v.ID} {
+		spec.Name, spec.Source = string(kind), &storage.Source{Kind: kind, ID: id}
+		r, err := m.CreateVolume(t.Context(), spec)
+		if err != nil || r.SizeBytes != 8*mib || r.RequestedBytes != 4*mib {
+			t.Fatalf("%s: %+v, %v", kind, r, err)
+		}
+		m.expect(t, r, "v1")
+	}
 }
 
 // A COW that overflows loses its snapshot, and everybody is told, also once nothing in the kernel tells.
