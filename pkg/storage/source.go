@@ -123,8 +123,7 @@ func (e *Engine) cutForClone(ctx context.Context, f *fill, t *target, source str
 			return err
 		}
 		r := record{tagDriver: e.driver, tagName: t.record[tagName], tagSource: source, tagInit: string(vol.Init), tagFS: vol.FSType}
-		r[tagFor] = t.lv.UUID
-		r[tagStale] = v.records.of(lv).staleOf(lv.SizeBytes)
+		r[tagStale], r[tagFor] = v.records.of(lv).staleOf(lv.SizeBytes), t.lv.UUID
 		err = b.CreateSnapshot(ctx, c, NewSnapshot{LV: name, Origin: lv, Class: vol.Class, Group: v.metadata, Tags: func() []string {
 			r[tagCreated] = strconv.FormatInt(e.now().UnixNano(), 10)
 			return r.tags()

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 
 	"k8s.io/klog/v2"
@@ -125,7 +124,7 @@ func (v *view) isClone(lv lvm.LV) bool {
 }
 
 // cloneNeeded: the volume that is copied from this snapshot is not finished. It may be in another group, and what is there is
-// remembered from the last job.
+// remembered from the last job, or from the start on.
 func (v *view) cloneNeeded(lv lvm.LV) bool {
 	r := v.records.of(lv)
 	target := VolumeLV(r[tagName])
@@ -135,8 +134,7 @@ func (v *view) cloneNeeded(lv lvm.LV) bool {
 	targetLV, ok := v.find(target)
 	if !ok {
 		_, kept := v.e.fills.kept(target)
-		unopened := func(g *group) bool { return g != v.group && !g.opened.Load() } // and may have it
-		return kept && len(v.e.groups) > 1 || slices.ContainsFunc(v.e.groups, unopened)
+		return len(v.e.groups) > 1 && (kept || len(v.e.unopened()) > 0)
 	}
 	return v.fillOf(targetLV).kind == fillCopy && r.wasCutFor(targetLV)
 }

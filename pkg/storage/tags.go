@@ -27,9 +27,9 @@ const (
 	tagInit    = "init"    // see Init
 	tagLayout  = "layout"  // of a thick volume that is not linear, as it was asked for; see Layout.text
 	tagFill    = "fill"    // see filling; gone once the content is there
+	tagStale   = "stale"   // from this byte on it may have what others left on its extents: only a file system may show it
 	tagFrom    = "from"    // beside fill=copy: UUID of the source, whose name another may take meanwhile
 	tagFor     = "for"     // UUID of the volume that a clone's snapshot was cut for, of which likewise
-	tagStale   = "stale"   // from this byte on it may have what others left on its extents: only a file system may show it
 	tagInvalid = "invalid" // when a COW snapshot was seen to be lost: while it is inactive, nothing else tells
 	tagObject  = "object"  // namespace/name of the claim or VolumeSnapshot (text)
 	tagContent = "content" // name of the PersistentVolume or VolumeSnapshotContent (text); left out when usualContent
@@ -45,8 +45,8 @@ type record map[string]string
 func (r record) tags() []string {
 	var out []string
 	for _, key := range []string{
-		tagDriver, tagName, tagSize, tagCreated, tagSource, tagAccess, tagFS, tagInit, tagLayout, tagFill, tagInvalid, tagObject, tagContent,
-		tagFrom, tagFor, tagStale,
+		tagDriver, tagName, tagSize, tagCreated, tagSource, tagAccess, tagFS, tagInit, tagLayout, tagFill, tagStale, tagInvalid, tagObject, tagContent,
+		tagFrom, tagFor,
 	} {
 		v := r[key]
 		usual := key == tagAccess && v == r.usualAccess() || key == tagContent && v == r.usualContent()
@@ -128,20 +128,20 @@ func (r record) size() int64 {
 	return n
 }
 
-// unit of the sizes that LVM makes of such an LV, or of what its content was cut from: see Class.unit.
-func (r record) unit(extentBytes int64) int64 {
-	_, rest, _ := strings.Cut(r[tagLayout], ":")
-	stripes, _, _ := strings.Cut(rest, ":")
-	n, _ := strconv.ParseInt(stripes, 10, 32)
-	return extentBytes * max(n, 1)
-}
-
 // staleOf is the tag of an LV whose content has that size; empty where the growth that it was written for has failed.
 func (r record) staleOf(contentBytes int64) string {
 	if n, err := strconv.ParseInt(r[tagStale], 10, 64); err == nil && n >= contentBytes {
 		return ""
 	}
 	return r[tagStale]
+}
+
+// unit of the sizes that LVM makes of such an LV, or of what its content was cut from: see Class.unit.
+func (r record) unit(extentBytes int64) int64 {
+	_, rest, _ := strings.Cut(r[tagLayout], ":")
+	stripes, _, _ := strings.Cut(rest, ":")
+	n, _ := strconv.ParseInt(stripes, 10, 32)
+	return extentBytes * max(n, 1)
 }
 
 func (r record) created() time.Time {

@@ -104,15 +104,15 @@ func TestRefusesToStart(t *testing.T) {
 		env   []string
 		words []string
 	}{
-		"no such group":     {args: args("nosuchgroup"), words: []string{"nosuchgroup", "vgcreate"}},
-		"one of two groups": {args: args(vg.Name + ",nosuchgroup"), words: []string{"nosuchgroup"}},
-		"no group":          {args: args("")[:4], words: []string{"--volume-group"}},
-		"not a group":       {args: args("-a"), words: []string{"--volume-group", "-a"}},
-		"no LVM":            {args: args(vg.Name), env: []string{"PATH=" + t.TempDir()}, words: []string{"LVM", "apt-get install lvm2"}},
-		"an old LVM":        {args: args(vg.Name), env: []string{"PATH=" + old}, words: []string{"2.02.98", "too old", "2.03.11"}},
-		"no socket":         {args: append(args(vg.Name), "--endpoint", "tcp://:1"), words: []string{"unix://"}},
-		"a node's name":     {args: append(args(vg.Name), "--node-id", "a/b"), words: []string{"a/b"}},
-		"an unknown flag":   {args: append(args(vg.Name), "--nosuchflag"), words: []string{"nosuchflag"}},
+		"no such group":      {args: args("nosuchgroup"), words: []string{"nosuchgroup", "vgcreate"}},
+		"none of two groups": {args: args("nosuchgroup,nosucheither"), words: []string{"vgcreate nosuchgroup", "vgcreate nosucheither"}},
+		"no group":           {args: args("")[:4], words: []string{"--volume-group"}},
+		"not a group":        {args: args("-a"), words: []string{"--volume-group", "-a"}},
+		"no LVM":             {args: args(vg.Name), env: []string{"PATH=" + t.TempDir()}, words: []string{"LVM", "apt-get install lvm2"}},
+		"an old LVM":         {args: args(vg.Name), env: []string{"PATH=" + old}, words: []string{"2.02.98", "too old", "2.03.11"}},
+		"no socket":          {args: append(args(vg.Name), "--endpoint", "tcp://:1"), words: []string{"unix://"}},
+		"a node's name":      {args: append(args(vg.Name), "--node-id", "a/b"), words: []string{"a/b"}},
+		"an unknown flag":    {args: append(args(vg.Name), "--nosuchflag"), words: []string{"nosuchflag"}},
 	} {
 		t.Run(what, func(t *testing.T) {
 			code, output := driverproc.Run(t, test.env, test.args...)

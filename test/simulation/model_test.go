@@ -46,6 +46,7 @@ type volume struct {
 	wanted    int64 // while growing
 	active    bool
 	loose     bool // a copy that went wrong may have left it active
+	old       bool // where a thick file system grew, it or what it was made of, there may be old blocks
 	fsType    string
 	past      []moment
 	fromCut   *snapshot
@@ -80,6 +81,7 @@ type snapshot struct {
 	fsType  string
 	size    int64
 	bytes   int64 // of the device
+	old     bool  // see volume
 }
 
 func (s *snapshot) lv() string { return storage.SnapshotLV(s.spec.Name) }

@@ -64,7 +64,7 @@ func (m *machine) ready(s *snapshot, got storage.Snapshot) {
 	}
 	allowed := s.of.texts(span{got.CreatedAt, during.to})
 	s.doubt, s.id, s.created, s.fsType = sure, got.ID, got.CreatedAt, s.of.fsType
-	s.size, s.bytes = got.SizeBytes, roundUp(got.SizeBytes)
+	s.size, s.bytes, s.old = got.SizeBytes, roundUp(got.SizeBytes), s.of.old
 	m.sameCut(s, got, "CreateSnapshot")
 	text, ok := m.readCut(s)
 	if ok && !allowed[text] {

@@ -83,7 +83,7 @@ func (m *machine) create(v *volume) {
 	default:
 		m.nothingLeft(v.lv(), fmt.Sprintf("CreateVolume %s ended with %q", name, out.err))
 		delete(m.volumes, name)
-		if !out.faulty && !m.sourceGone(v) {
+		if !out.faulty && !m.sourceGone(v) && !v.wouldShowOld(out.err) {
 			m.t.Fatalf("CreateVolume %s: %v", name, out.err)
 		}
 	}
@@ -97,6 +97,15 @@ func (v *volume) loosen() {
 	if v.from != nil {
 		v.from.loose = true
 	}
+}
+
+func (v *volume) isOfOld() bool {
+	return v.fromCut != nil && v.fromCut.old || v.from != nil && v.from.old
+}
+
+// wouldShowOld says whether this is the refusal of a block volume made of old blocks, or of a copy that was begun before its source had any.
+func (v *volume) wouldShowOld(err error) bool {
+	return v.isOfOld() && (v.spec.Access == storage.AccessBlock && errors.Is(err, storage.ErrInvalid) || errors.Is(err, storage.ErrDamaged))
 }
 
 // sourceGone: what it was to be made from has grown since, or was deleted, or is about to be, and there may be another of its
@@ -114,7 +123,7 @@ func (v *volume) outgrew(copied *volume) bool {
 // born takes over what was reported of a new volume, as far as it can be right.
 func (m *machine) born(v *volume, got storage.Volume) {
 	m.t.Helper()
-	v.doubt, v.id, v.group, v.class = sure, got.ID, got.Class.VolumeGroup, v.spec.Class.Type
+	v.doubt, v.id, v.group, v.class, v.old = sure, got.ID, got.Class.VolumeGroup, v.spec.Class.Type, v.isOfOld()
 	v.requested, v.size = v.spec.RequiredBytes, roundUp(v.spec.RequiredBytes)
 	if v.fromCut != nil {
 		v.size = max(v.size, v.fromCut.bytes)
@@ -212,6 +221,7 @@ func (m *machine) ExpandVolume(t *rapid.T) {
 
 func (m *machine) grow(v *volume) {
 	m.t.Helper()
+	v.old = v.old || v.class == storage.TypeThick && v.spec.Access == storage.AccessMount && roundUp(v.wanted) > v.size
 	var got storage.Volume
 	out := m.call("ExpandVolume "+v.spec.Name, func(ctx context.Context) (err error) {
 		got, err = m.d.ExpandVolume(ctx, v.id, v.wanted, 0)
