@@ -92,6 +92,9 @@ func (e *Engine) growOnline(ctx context.Context, c *lvm.Client, v *view, b Backe
 	if f := e.fills.find(reserve); f != nil {
 		return f, nil
 	}
+	if _, ok := v.find(reserve); ok {
+		return nil, fmt.Errorf("%w: %s/%s, which an interrupted growth left, cannot be removed now", ErrBusy, v.group.Name(), reserve)
+	}
 	if len(v.cowSnapshots(lv)) > 0 {
 		return nil, b.Extend(ctx, c, lv, size) // which LVM refuses, in any case
 	}
