@@ -248,6 +248,38 @@ func (h *host) dropTags(t *testing.T, prefixes ...string) (dropped int) {
 	return dropped
 }
 
+// LVM died while it made a clone's snapshot, and what it left cannot be removed yet: nothing is copied from it.
+func TestHalfMadeSnapshotOfClone(t *testing.T) {
+	h := newHost(t)
+	ctx := t.Context()
+	v := h.thick(t)
+	h.write(t, v, "v1")
+	h.unstage(t, v)
+	refuse := func() {
+		for range 3 { // in more than one turn
+			h.FailNext(func(args []string) bool {
+				return args[0] == "lvchange" && strings.Contains(args[len(args)-1], "csi-c-")
+			}, "Internal error.", 5)
+		}
+	}
+	h.PhantomNext(snapshotCreation)
+	for range 3 {
+		refuse()
+		if _, err := h.CreateVolume(ctx, copySpec(storage.Class{}, storage.SourceVolume, v.ID)); !errors.Is(err, storage.ErrPending) {
+			t.Fatalf("%v, want ErrPending", err)
+		}
+	}
+	h.ClearFaults()
+	r, err := h.CreateVolume(ctx, copySpec(storage.Class{}, storage.SourceVolume, v.ID))
+	must(t, err)
+	if got := h.content(t, r); got != "v1" || h.HasOldBlocks(group, lvName(t, r.ID)) {
+		t.Errorf("it has %q", got)
+	}
+	if left := h.clones(t); len(left) > 0 {
+		t.Errorf("left: %v", left)
+	}
+}
+
 // flusher makes the end of a turn fail, once.
 type flusher struct{ fail atomic.Bool }
 
