@@ -19,13 +19,16 @@ import (
 	"github.com/lvmsnap/lvmsnap/test/lab/labtest"
 )
 
+// randomBytes are what random writes.
+const randomBytes = 32 * mib
+
 // random overwrites a block volume with numbers, but for every fifth MiB, which becomes zeroes, and returns the sum of it.
-func (u *use) random(seed byte, size int64) (sum [sha256.Size]byte) {
+func (u *use) random(seed byte) (sum [sha256.Size]byte) {
 	u.t.Helper()
 	f, err := os.OpenFile(u.target, os.O_WRONLY|unix.O_DIRECT, 0)
 	u.ok(err)
 	numbers, hash, buf := rand.NewChaCha8([32]byte{seed}), sha256.New(), aligned(int(mib))
-	for at := int64(0); at < size; at += mib {
+	for at := int64(0); at < randomBytes; at += mib {
 		if clear(buf); at/mib%5 != 4 {
 			_, _ = numbers.Read(buf)
 		}
@@ -75,13 +78,12 @@ func (c *co) copied(lv string, beyond int64) (at int64, going bool) {
 // The driver is killed up to twice while it copies, each time where it was written down how far it is: the next one goes on from
 // there, and the copy has every byte that it is to have. (Into thin pools, at random moments: TestPowerCut.)
 func TestCopyGoesOnAfterKills(t *testing.T) {
-	const size = 32 * mib
 	c := newThickCO(t, "--copy-rate-limit=10Mi", "--copy-checkpoint-interval=100ms")
-	v := c.patient("v", block, ofType("thick"), ofSize(size))
+	v := c.patient("v", block, ofType("thick"), ofSize(randomBytes))
 	u := c.use(v, block)
-	want := u.random(1, size)
+	want := u.random(1)
 	s := c.snapshot("s", v)
-	u.random(2, size) // over it: none of this may be in the copy
+	u.random(2) // over it: none of this may be in the copy
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -96,7 +98,7 @@ func TestCopyGoesOnAfterKills(t *testing.T) {
 		c.driver.Kill()
 		c.driver.Start()
 		at = now
-		t.Logf("killed when byte %d of %d was written down", at, size)
+		t.Logf("killed when byte %d of %d was written down", at, randomBytes)
 	}
 	<-done
 	if kills == 0 {

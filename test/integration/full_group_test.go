@@ -56,9 +56,9 @@ func TestFullGroup(t *testing.T) {
 	}
 	v := c.patient("v", block, thick, ofSize(32*mib))
 	u := c.use(v, block)
-	one := u.random(1, 32*mib)
+	one := u.random(1)
 	s := c.snapshot("s", v)
-	two := u.random(2, 32*mib)
+	two := u.random(2)
 	small := c.use(c.patient("small", block, thick, ofSize(16*mib)), block)
 	inPool := c.use(c.volume("in the pool", block, ofSize(32*mib)), block)
 	ballast := c.patient("ballast", block, thick, ofSize(144*mib))
@@ -92,8 +92,8 @@ func TestFullGroup(t *testing.T) {
 	if u.sum() != two {
 		t.Error("the volume does not hold what was written to it")
 	}
-	three := u.random(3, 32*mib) // its snapshot has room for all of it
-	inPool.random(4, 32*mib)
+	three := u.random(3) // its snapshot has room for all of it
+	inPool.random(4)
 	toPool := c.use(c.patient("into the pool", block, fromSnapshot(s), ofType("thin")), block)
 	if toPool.sum() != one {
 		t.Error("the snapshot, restored into the pool, has other data")
@@ -136,9 +136,9 @@ func TestFullPoolGrows(t *testing.T) {
 	c := newCOWith(t, labtest.Options{ThinPool: "pool", PoolSize: "256m", ChunkSize: "64k", PoolMetadataSize: "4m"}, growing("--overprovision-ratio=20"))
 	keep := c.volume("keep", block, ofSize(32*mib))
 	u := c.use(keep, block)
-	one := u.random(1, 32*mib)
+	one := u.random(1)
 	s := c.snapshot("s", keep)
-	two := u.random(2, 32*mib)
+	two := u.random(2)
 	hose := c.use(c.volume("hose", block, ofSize(256*mib)), block)
 	c.take("theirs", 0)
 	labtest.Run(t, "lvchange", "--errorwhenfull", "y", c.vg.Name+"/pool")
@@ -184,9 +184,9 @@ func TestReadOnlyPoolGrows(t *testing.T) {
 		growing("--overprovision-ratio=20"))
 	keep := c.volume("keep", block, ofSize(32*mib))
 	u := c.use(keep, block)
-	one := u.random(1, 32*mib)
+	one := u.random(1)
 	s := c.snapshot("s", keep)
-	two := u.random(2, 32*mib)
+	two := u.random(2)
 	c.take("theirs", 0)
 	large := ofSize(700 * mib)
 	base := c.volume("base", block, large)
@@ -200,7 +200,7 @@ func TestReadOnlyPoolGrows(t *testing.T) {
 	}
 	var failed error
 	for i := 0; failed == nil && i < len(clones); i++ {
-		failed = clones[i].scatter(12*mib, 600*mib)
+		failed = clones[i].scatter()
 	}
 	if !errors.Is(failed, unix.EIO) || c.poolStatus()[4] != "ro" {
 		t.Fatalf("the pool is not read-only: writer %v, pool %v", failed, c.poolStatus())
@@ -214,7 +214,7 @@ func TestReadOnlyPoolGrows(t *testing.T) {
 	c.until("growth of a pool that is read-only", func() bool { st := c.poolStatus(); return st[4] == "rw" && used(st[1]) <= 70 })
 	c.until("recovery", func() bool { return c.health(keep) == "" })
 	for _, x := range clones {
-		c.ok(x.scatter(12*mib, 600*mib))
+		c.ok(x.scatter())
 		x.release()
 	}
 	c.sameAs(keep, s, u, one, two)

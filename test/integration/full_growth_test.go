@@ -169,7 +169,7 @@ func TestPoolMetadataAutoextend(t *testing.T) {
 	c.ok(u.flood(0, 600*mib))
 	for i := range 10 {
 		x := c.use(c.volume(fmt.Sprint("clone ", i), block, ofPool, fromVolume(keep), ofPool), block)
-		c.ok(x.scatter(12*mib, 600*mib))
+		c.ok(x.scatter())
 		x.release()
 	}
 	c.until("below the threshold", func() bool { return used(c.poolStatus()[1]) <= 70 })

@@ -170,14 +170,14 @@ func (i *idle) halfMade() {
 	i.t.Helper()
 	thick := &interrupted{co: i.co, kernel: i.kernel, v: i.v, writer: i.writer}
 	points := thick.points()
-	lvs, devices := i.lvs(), i.co.devices()
+	lvs, devices := i.lvs(), i.devices()
 	i.dies(thick.argv("half"), points[len(points)-4], storage.RecoveredSuspended, storage.RecoveredHalfMade)
 	if now := i.lvs(); !slices.Equal(now, lvs) {
 		i.t.Errorf("behind half a snapshot there is %v, want %v", now, lvs)
 	}
 	// The volume's layer may have stayed, until the next snapshot (docs/adr/0010, Crashes).
 	i.deleteSnapshot(i.snapshot("half", i.v))
-	if now := i.co.devices(); now != devices {
+	if now := i.devices(); now != devices {
 		i.t.Errorf("behind half a snapshot and another there are the devices:\n%s\nwant:\n%s", now, devices)
 	}
 }
