@@ -19,7 +19,7 @@ import (
 	"github.com/lvmsnap/lvmsnap/test/lab/labtest"
 )
 
-// randomBytes is what random writes.
+// randomBytes are what random writes.
 const randomBytes = 32 * mib
 
 // random overwrites a block volume with numbers, but for every fifth MiB, which becomes zeroes, and returns the sum of it.
@@ -78,9 +78,8 @@ func (c *co) copied(lv string, beyond int64) (at int64, going bool) {
 // The driver is killed up to twice while it copies, each time where it was written down how far it is: the next one goes on from
 // there, and the copy has every byte that it is to have. (Into thin pools, at random moments: TestPowerCut.)
 func TestCopyGoesOnAfterKills(t *testing.T) {
-	const size = randomBytes
 	c := newThickCO(t, "--copy-rate-limit=10Mi", "--copy-checkpoint-interval=100ms")
-	v := c.patient("v", block, ofType("thick"), ofSize(size))
+	v := c.patient("v", block, ofType("thick"), ofSize(randomBytes))
 	u := c.use(v, block)
 	want := u.random(1)
 	s := c.snapshot("s", v)
@@ -99,7 +98,7 @@ func TestCopyGoesOnAfterKills(t *testing.T) {
 		c.driver.Kill()
 		c.driver.Start()
 		at = now
-		t.Logf("killed when byte %d of %d was written down", at, size)
+		t.Logf("killed when byte %d of %d was written down", at, randomBytes)
 	}
 	<-done
 	if kills == 0 {

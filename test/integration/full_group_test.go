@@ -200,7 +200,7 @@ func TestReadOnlyPoolGrows(t *testing.T) {
 	}
 	var failed error
 	for i := 0; failed == nil && i < len(clones); i++ {
-		failed = clones[i].scatter(600 * mib)
+		failed = clones[i].scatter()
 	}
 	if !errors.Is(failed, unix.EIO) || c.poolStatus()[4] != "ro" {
 		t.Fatalf("the pool is not read-only: writer %v, pool %v", failed, c.poolStatus())
@@ -214,7 +214,7 @@ func TestReadOnlyPoolGrows(t *testing.T) {
 	c.until("growth of a pool that is read-only", func() bool { st := c.poolStatus(); return st[4] == "rw" && used(st[1]) <= 70 })
 	c.until("recovery", func() bool { return c.health(keep) == "" })
 	for _, x := range clones {
-		c.ok(x.scatter(600 * mib))
+		c.ok(x.scatter())
 		x.release()
 	}
 	c.sameAs(keep, s, u, one, two)

@@ -31,7 +31,7 @@ func growing(flags ...string) driverproc.Options {
 // pour is flood at 80 MiB/s or less: what doubles a small pool within a second cannot be kept up with.
 func (u *use) pour(from, to int64) error {
 	const step = 8 * mib
-	for at := from; at < to; at += 12 * mib {
+	for at := from; at < to; at += step {
 		if err := u.flood(at, min(at+step, to)); err != nil {
 			return err
 		}
@@ -169,7 +169,7 @@ func TestPoolMetadataAutoextend(t *testing.T) {
 	c.ok(u.flood(0, 600*mib))
 	for i := range 10 {
 		x := c.use(c.volume(fmt.Sprint("clone ", i), block, ofPool, fromVolume(keep), ofPool), block)
-		c.ok(x.scatter(600 * mib))
+		c.ok(x.scatter())
 		x.release()
 	}
 	c.until("below the threshold", func() bool { return used(c.poolStatus()[1]) <= 70 })

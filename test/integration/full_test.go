@@ -84,14 +84,15 @@ func (u *use) flood(from, to int64) error {
 	return nil
 }
 
-// scatter writes a block of 4 KiB every 12 MiB.
-func (u *use) scatter(to int64) error {
+// scatter writes a block of 4 KiB to each 12 MiB of a volume, as far as flood has filled its origin.
+func (u *use) scatter() error {
+	const step, to = 12 * mib, 600 * mib
 	f, err := os.OpenFile(u.target, os.O_WRONLY|unix.O_DIRECT, 0)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	for at := int64(0); at < to; at += 12 * mib {
+	for at := int64(0); at < to; at += step {
 		if _, err := f.WriteAt(aligned(4096), at); err != nil {
 			return fmt.Errorf("at %d MiB: %w", at/mib, err)
 		}
@@ -266,7 +267,7 @@ func TestFullPoolMetadata(t *testing.T) {
 	checked := false
 	for i := 0; failed == nil && i < len(clones); i++ {
 		x := c.use(clones[i], block)
-		failed = x.scatter(600 * mib)
+		failed = x.scatter()
 		x.release()
 		metadata := used(c.poolStatus()[1])
 		_, err := c.trySnapshot(fmt.Sprint("cut ", i), keep.GetVolumeId())
