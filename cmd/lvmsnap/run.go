@@ -75,10 +75,7 @@ func run(ctx context.Context, o options) (err error) {
 	kernel := &dm.Control{}
 	defer func() { err = errors.Join(err, kernel.Close()) }()
 	groups := make([]*lvm.Group, len(o.volumeGroups))
-	var neighbors *lvm.Neighbors
-	if !lvmVersion.Less(lvm.OptionDevices) {
-		neighbors = &lvm.Neighbors{}
-	}
+	neighbors := lvm.NewNeighbors(lvmVersion)
 	for i, name := range o.volumeGroups {
 		shell := lvm.NewShell(host, env)
 		// The shells end after the server: calls that outlive their clients may still be using them.
