@@ -75,7 +75,7 @@ func run(ctx context.Context, o options) (err error) {
 	kernel := &dm.Control{}
 	defer func() { err = errors.Join(err, kernel.Close()) }()
 	groups := make([]*lvm.Group, len(o.volumeGroups))
-	neighbors := newNeighbors(lvmVersion)
+	neighbors := lvm.NewNeighbors(lvmVersion)
 	for i, name := range o.volumeGroups {
 		shell := lvm.NewShell(host, env)
 		// The shells end after the server: calls that outlive their clients may still be using them.
@@ -116,14 +116,6 @@ func run(ctx context.Context, o options) (err error) {
 	return parts.Wait()
 }
 
-// newNeighbors is none for an LVM that cannot be kept from disks.
-func newNeighbors(version lvm.Version) *lvm.Neighbors {
-	if version.Less(lvm.OptionDevices) {
-		return nil
-	}
-	return &lvm.Neighbors{}
-}
-
 // notifyReady tells systemd, if it has started us and wants to know (Type=notify).
 func notifyReady(logger klog.Logger) {
 	if _, err := daemon.SdNotify(false, daemon.SdNotifyReady); err != nil {
@@ -160,7 +152,7 @@ func newEvents(ctx context.Context, o options) (notify func(storage.Notice), sto
 func newEngine(
 	ctx context.Context, o options, groups []*lvm.Group, kernel dm.Kernel, notify func(storage.Notice),
 ) (*storage.Engine, error) {
-	fill := storage.FillOptions{Parallelism: int64(o.copyParallelism), Checkpoint: o.copyCheckpoint}
+	fill := storage.FillOptions{Parallelism: int64(o.copyParallelism)}
 	if o.copyRateLimit > 0 {
 		fill.Limiter = rate.NewLimiter(rate.Limit(o.copyRateLimit), blockcopy.DefaultBlockBytes)
 	}

@@ -20,8 +20,16 @@ type Neighbors struct {
 	groups []*neighbor
 }
 
-// OptionDevices is the first LVM that has --devices, without which there is no helping it. WHATS_NEW of lvm2
-var OptionDevices = Version{2, 3, 12}
+// versionDevices is the first LVM that has --devices. WHATS_NEW of lvm2
+var versionDevices = Version{2, 3, 12}
+
+// NewNeighbors makes an account of groups; nil where LVM cannot be kept from disks.
+func NewNeighbors(v Version) *Neighbors {
+	if v.Less(versionDevices) {
+		return nil
+	}
+	return &Neighbors{}
+}
 
 // DiskLister is a MetadataReader that knows the paths of its group's physical volumes. It says so at once, whatever hangs; nil:
 // it does not know them yet.
@@ -54,7 +62,7 @@ func (n *Neighbors) silent(ctx context.Context, group string) bool {
 	n.mu.Lock()
 	groups := slices.Clone(n.groups)
 	n.mu.Unlock()
-	someone := false
+	found := false
 	for _, other := range groups {
 		if other.group == group {
 			continue
@@ -67,7 +75,7 @@ func (n *Neighbors) silent(ctx context.Context, group string) bool {
 		})
 		var silence *bounded.UnansweredError
 		silent := errors.As(err, &silence)
-		someone = someone || silent
+		found = found || silent
 		n.mu.Lock()
 		changed := silent != other.silent
 		other.silent = silent
@@ -78,7 +86,7 @@ func (n *Neighbors) silent(ctx context.Context, group string) bool {
 			klog.FromContext(ctx).Info("The disks of a volume group answer again", "volumeGroup", other.group)
 		}
 	}
-	return someone
+	return found
 }
 
 // confine keeps a command from the disks of other groups while these do not answer: --devices, lvmdevices(8). Not always: a disk

@@ -35,7 +35,10 @@ func TestDisksOfAnotherGroupHang(t *testing.T) {
 		}
 		t.Cleanup(func() { _ = both.Close() })
 	}
-	fake, neighbors := lvmtest.New(), &lvm.Neighbors{}
+	if lvm.NewNeighbors(lvm.Version{2, 3, 11}) != nil {
+		t.Error("an LVM that has no --devices would be given it")
+	}
+	fake, neighbors := lvmtest.New(), lvm.NewNeighbors(lvm.Version{2, 3, 12})
 	groups := map[string]*lvm.Group{}
 	for name, reader := range map[string]lvm.MetadataReader{
 		"well": disks{"/dev/a", "[unknown]", "/dev/b"}, "ill": disks{filepath.Join(dir, "gone"), hangs}, "unknown": disks(nil),

@@ -253,22 +253,12 @@ func (v *view) volumeFindings(ctx context.Context, driverRuns bool) ([]Finding, 
 	if err != nil {
 		return nil, err
 	}
-	inPools := map[string]bool{}
-	pools, err := v.pools(ctx)
-	if err != nil {
-		return nil, err
-	}
-	for _, p := range pools {
-		for _, c := range p.Conditions {
-			inPools[c.Message] = true
-		}
-	}
 	var out []Finding
 	for _, vol := range list {
 		for _, c := range vol.Conditions {
 			f := fromCondition(vol.DevicePath[len("/dev/"):], c)
 			switch {
-			case inPools[c.Message] || c.Reason == suspendedReason || c.Reason == SnapshotInvalid:
+			case strings.HasPrefix(c.Reason, "Pool") || c.Reason == suspendedReason || c.Reason == SnapshotInvalid:
 				continue // told of already, or where it belongs
 			case c.Reason == "ContentIncomplete" && driverRuns:
 				continue // it is being written: lvmsnapctl watch

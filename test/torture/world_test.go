@@ -116,6 +116,7 @@ func (w *world) open() {
 	w.ok(err)
 	w.engine, err = storage.New(w.t.Context(), storage.Options{
 		Driver: "csi.lvmsnap.io", NodeID: "node-1", Groups: []*lvm.Group{w.group}, Kernel: w.kernel,
+		Fill: storage.FillOptions{Wait: patience}, // a call that is watched has all of its commands
 		Backends: map[storage.Type]storage.Backend{
 			storage.TypeThin:  thin.New(thin.Options{Kernel: w.kernel, DataReservePercent: 5, MetadataReservePercent: 10}),
 			storage.TypeThick: thick.New(w.kernel),
