@@ -97,6 +97,9 @@ func (e *Engine) growOnline(ctx context.Context, c *lvm.Client, v *view, b Backe
 	if f := e.fills.find(reserve); f != nil {
 		return f, nil
 	}
+	if _, ok := v.find(reserve); ok {
+		return nil, fmt.Errorf("%w: %s/%s, which an interrupted growth left, cannot be removed now", ErrBusy, v.group.Name(), reserve)
+	}
 	if len(v.cowSnapshots(lv)) > 0 {
 		// LVM refuses it, too, unless the volume is deactivated meanwhile: then it would get extents that nobody overwrites.
 		return nil, fmt.Errorf("%w: %s/%s has COW snapshots, and LVM resizes such a volume only while it is inactive: "+

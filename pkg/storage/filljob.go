@@ -174,7 +174,7 @@ func (e *Engine) finishTarget(ctx context.Context, t target, init Init) error {
 
 // abandon removes a volume whose content can never be had, and returns why.
 func (e *Engine) abandon(ctx context.Context, f *fill, cause error) error {
-	var unfinished target
+	unfinished, _ := e.fills.kept(f.lv)
 	err := e.whenClosed(ctx, func() error {
 		return e.withLV(ctx, f.lv, changing, "undo "+f.lv, func(ctx context.Context, c *lvm.Client, v *view, lv lvm.LV) error {
 			if _, ok := v.volume(lv); !ok || v.fillOf(lv).kind != fillCopy {

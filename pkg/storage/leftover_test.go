@@ -21,7 +21,7 @@ func (h *host) leftover(t *testing.T, v storage.Volume) (name string) {
 	h.FailNext(lvmtest.Verb("lvremove"), "Internal error.", 5)
 	_, err := h.CreateVolume(t.Context(), copySpec(thickClass, storage.SourceVolume, v.ID))
 	must(t, err)
-	left := h.clones(t, group)
+	left := h.clones(t)
 	if len(left) != 1 {
 		t.Fatalf("left: %v", left)
 	}
@@ -81,7 +81,7 @@ func TestLeftoverInUse(t *testing.T) {
 	}
 	release()
 	h.unstage(t, v)
-	if left := h.clones(t, group); len(left) > 0 {
+	if left := h.clones(t); len(left) > 0 {
 		t.Errorf("left: %v", left)
 	}
 }
@@ -115,7 +115,7 @@ func TestLeftoverInAnIllPool(t *testing.T) {
 				cure()
 				synctest.Wait()
 				must(t, h.Deactivate(ctx, x.ID))
-				if left := h.clones(t, group); len(left) > 0 {
+				if left := h.clones(t); len(left) > 0 {
 					t.Errorf("left: %v", left)
 				}
 			})

@@ -42,6 +42,9 @@ func (e *Engine) openSource(ctx context.Context, f *fill, t *target) (*openedSou
 		if !t.isClone() && !t.isOf(lv) {
 			return fmt.Errorf("%w: the source %s/%s was deleted before it was copied", ErrNotFound, v.group.Name(), lv.Name)
 		}
+		if v.halfMade(lv) || v.splitOff(lv) {
+			return v.notKnown(ctx, lv) // what is on it is nobody's data
+		}
 		s.group, s.lv, s.holder = v.group.Name(), lv, lv
 		s.device, s.init = v.devicePath(lv), Init(v.records.of(lv)[tagInit])
 		if isCOW(lv) {
@@ -83,15 +86,22 @@ func (t *target) isOf(source lvm.LV) bool {
 	return from == "" || from == source.UUID
 }
 
-// wasCutFor: a clone's snapshot is that of this volume, and not of one that had its name before.
-func (r record) wasCutFor(volume lvm.LV) bool { return r[tagFor] == "" || r[tagFor] == volume.UUID }
+// wasCut: a clone's snapshot with that record was cut for it, and not for a volume that had its name before.
+func (t *target) wasCut(r record) bool {
+	return r[tagFor] == t.lv.UUID || r[tagFor] == "" && t.record[tagFrom] == "" // by an older driver
+}
 
 // cutForClone cuts the snapshot of a volume that its copy is made from, unless there is one already.
 func (e *Engine) cutForClone(ctx context.Context, f *fill, t *target, source string) error {
 	name := cloneLV(t.record[tagName])
 	e.fills.keep(*t)
 	err := e.withLV(ctx, name, changing, "clone "+name, func(ctx context.Context, c *lvm.Client, v *view, lv lvm.LV) error {
-		if !v.isClone(lv) || v.records.of(lv).wasCutFor(t.lv) {
+		switch {
+		case !v.isClone(lv):
+			return nil // which openSource refuses
+		case v.halfMade(lv):
+			return v.notKnown(ctx, lv)
+		case t.wasCut(v.records.of(lv)):
 			return nil
 		}
 		// It was cut for a volume that is gone, and nobody has swept it yet: that may have been in another group than this one.
@@ -159,7 +169,7 @@ func (e *Engine) dropClone(ctx context.Context, t target) {
 	e.fills.drop(t.lv.Name)
 	name := cloneLV(t.record[tagName])
 	err := e.withLV(ctx, name, changing, "drop "+name, func(ctx context.Context, c *lvm.Client, v *view, lv lvm.LV) error {
-		if !v.isClone(lv) || !v.records.of(lv).wasCutFor(t.lv) {
+		if !v.isClone(lv) || !t.wasCut(v.records.of(lv)) {
 			return nil
 		}
 		return v.discard(ctx, c, lv)

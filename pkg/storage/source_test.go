@@ -88,7 +88,7 @@ func TestSourceOfAnotherTime(t *testing.T) {
 				}
 				must(t, h.DeleteSnapshot(ctx, s.ID))
 				if kind == storage.SourceVolume {
-					must(t, lvm.NewClient(h.LVM, group).Remove(ctx, h.clones(t, group)[0])) // as an administrator may
+					must(t, lvm.NewClient(h.LVM, group).Remove(ctx, h.clones(t)[0])) // as an administrator may
 					h.unstage(t, v)
 					must(t, h.DeleteVolume(ctx, v.ID))
 					v = h.volume(t, "v")
@@ -114,8 +114,8 @@ func TestSourceOfAnotherTime(t *testing.T) {
 	}
 }
 
-// clones are the snapshots in a group that were cut for clones.
-func (h *host) clones(t *testing.T, group string) []string {
+// clones are the snapshots in the first group that were cut for clones.
+func (h *host) clones(t *testing.T) []string {
 	t.Helper()
 	return slices.DeleteFunc(h.Names(group), func(n string) bool { return !strings.HasPrefix(n, "csi-c-") })
 }
@@ -136,14 +136,14 @@ func TestCloneOfItsName(t *testing.T) {
 				if _, err := h.CreateVolume(ctx, spec); !errors.Is(err, storage.ErrPending) {
 					t.Fatalf("half a copy: %v, want ErrPending", err)
 				}
-				if n := len(h.clones(t, group)); n != 1 {
+				if n := len(h.clones(t)); n != 1 {
 					t.Fatalf("%d snapshots for the clone", n)
 				}
 				if crash { // as a driver that dies between the two removals
 					h.FailNext(lvmtest.Nth(2, lvmtest.Verb("lvremove")), "Internal error.", 5)
 				}
 				must(t, h.DeleteVolume(ctx, storage.Handle{NodeHash: storage.NodeHash(node), LV: storage.VolumeLV("r")}.String()))
-				if left := h.clones(t, group); len(left) > 0 != crash {
+				if left := h.clones(t); len(left) > 0 != crash {
 					t.Errorf("left in the source's group: %v", left)
 				}
 				h.recoveredOnly(t, nil)
@@ -154,7 +154,7 @@ func TestCloneOfItsName(t *testing.T) {
 				if got := h.content(t, r); got != "of b" {
 					t.Errorf("it has %q, want what b has", got)
 				}
-				if left := h.clones(t, group); len(left) > 0 {
+				if left := h.clones(t); len(left) > 0 {
 					t.Errorf("left: %v", left)
 				}
 			})
@@ -183,7 +183,7 @@ func TestCloneInAnotherGroupIsResumed(t *testing.T) {
 	if got := h.content(t, r); got != "v1" {
 		t.Errorf("it has %q, want v1, the moment of its first attempt", got)
 	}
-	if left := h.clones(t, group); len(left) > 0 {
+	if left := h.clones(t); len(left) > 0 {
 		t.Errorf("left: %v", left)
 	}
 }
@@ -246,6 +246,38 @@ func (h *host) dropTags(t *testing.T, prefixes ...string) (dropped int) {
 		}
 	}
 	return dropped
+}
+
+// LVM died while it made a clone's snapshot, and what it left cannot be removed yet: nothing is copied from it.
+func TestHalfMadeSnapshotOfClone(t *testing.T) {
+	h := newHost(t)
+	ctx := t.Context()
+	v := h.thick(t)
+	h.write(t, v, "v1")
+	h.unstage(t, v)
+	refuse := func() {
+		for range 3 { // in more than one turn
+			h.FailNext(func(args []string) bool {
+				return args[0] == "lvchange" && strings.Contains(args[len(args)-1], "csi-c-")
+			}, "Internal error.", 5)
+		}
+	}
+	h.PhantomNext(snapshotCreation)
+	for range 3 {
+		refuse()
+		if _, err := h.CreateVolume(ctx, copySpec(storage.Class{}, storage.SourceVolume, v.ID)); !errors.Is(err, storage.ErrPending) {
+			t.Fatalf("%v, want ErrPending", err)
+		}
+	}
+	h.ClearFaults()
+	r, err := h.CreateVolume(ctx, copySpec(storage.Class{}, storage.SourceVolume, v.ID))
+	must(t, err)
+	if got := h.content(t, r); got != "v1" || h.HasOldBlocks(group, lvName(t, r.ID)) {
+		t.Errorf("it has %q", got)
+	}
+	if left := h.clones(t); len(left) > 0 {
+		t.Errorf("left: %v", left)
+	}
 }
 
 // flusher makes the end of a turn fail, once.

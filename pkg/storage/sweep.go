@@ -125,18 +125,19 @@ func (v *view) isClone(lv lvm.LV) bool {
 
 // cloneNeeded: the volume that is copied from this snapshot is not finished. It may be in another group, and what is there is
 // remembered from the last job, or from the start on.
-func (v *view) cloneNeeded(lv lvm.LV) bool {
-	r := v.records.of(lv)
-	target := VolumeLV(r[tagName])
-	if v.e.fills.find(target) != nil {
+func (v *view) cloneNeeded(s lvm.LV) bool {
+	r := v.records.of(s)
+	name := VolumeLV(r[tagName])
+	if v.e.fills.find(name) != nil {
 		return true
 	}
-	targetLV, ok := v.find(target)
+	lv, ok := v.find(name)
 	if !ok {
-		_, kept := v.e.fills.kept(target)
+		_, kept := v.e.fills.kept(name)
 		return len(v.e.groups) > 1 && (kept || len(v.e.unopened()) > 0)
 	}
-	return v.fillOf(targetLV).kind == fillCopy && r.wasCutFor(targetLV)
+	t := target{lv: lv, record: v.records.of(lv), filling: v.fillOf(lv)}
+	return t.kind == fillCopy && t.wasCut(r)
 }
 
 // aside: a deleted volume that waits for its last COW snapshot to go.
