@@ -95,7 +95,8 @@ type machine struct {
 	volumes   map[string]*volume   // by CSI name; those in doubt, too
 	snapshots map[string]*snapshot // likewise
 	writes    int
-	dirty     bool // something went wrong since all was last compared
+	next      faultKind // is what goes wrong with the next call, whatever would be drawn
+	dirty     bool      // something went wrong since all was last compared
 	stats     *stats
 }
 
@@ -130,7 +131,9 @@ func (o outcome) open() bool {
 func (m *machine) call(what string, fn func(context.Context) error) outcome {
 	m.t.Helper()
 	kind, after := noFault, 0
-	if m.faults && rapid.IntRange(0, 2).Draw(m.t, "trouble") == 2 {
+	if m.next != "" {
+		kind, m.next = m.next, ""
+	} else if m.faults && rapid.IntRange(0, 2).Draw(m.t, "trouble") == 2 {
 		kinds := faultKinds
 		if m.w.dieNext != nil {
 			kinds = append(slices.Clone(kinds), commandDies, commandJams)

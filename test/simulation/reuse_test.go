@@ -6,17 +6,27 @@ import (
 	"github.com/lvmsnap/lvmsnap/pkg/storage"
 )
 
+// half makes a copy that ends half way, unless it needs none or ends otherwise.
+func (m *machine) half(v *volume) bool {
+	m.t.Helper()
+	m.next = fillFails
+	m.create(v)
+	return v.doubt == creating
+}
+
 // ReplaceSource deletes the snapshot that a copy, half done, is made from, and cuts another of its name and of another moment.
 func (m *machine) ReplaceSource(t *rapid.T) {
 	m.t = t
-	v := pick(m, m.volumes, "half a copy", func(v *volume) bool {
-		if v.doubt != creating || v.fromCut == nil || m.sourceGone(v) || v.fromCut.doubt != sure {
-			return false
-		}
-		of := m.volumes[v.fromCut.of.spec.Name]
-		return of == v.fromCut.of && isSure(of) && of.active
+	was := pick(m, m.snapshots, "snapshot", func(s *snapshot) bool {
+		of := m.volumes[s.of.spec.Name]
+		return isCut(s) && of == s.of && isSure(of) && of.active
 	})
-	was := v.fromCut
+	v := &volume{spec: m.drawSpec(unused(m, m.volumes, "v", maxVolumes)), fromCut: was}
+	v.spec.RequiredBytes = was.size
+	v.spec.Source = &storage.Source{Kind: storage.SourceSnapshot, ID: was.id}
+	if !m.half(v) {
+		return
+	}
 	m.removeCut(was)
 	if m.snapshots[was.spec.Name] != nil {
 		return
@@ -29,16 +39,22 @@ func (m *machine) ReplaceSource(t *rapid.T) {
 // ReplaceClone deletes a clone that is half done, and makes one of its name from another volume, in whichever group.
 func (m *machine) ReplaceClone(t *rapid.T) {
 	m.t = t
-	was := pick(m, m.volumes, "half a clone", func(v *volume) bool { return v.doubt == creating && v.from != nil })
-	from := pick(m, m.volumes, "source", func(v *volume) bool { return isSure(v) && v != was.from })
-	m.remove(was)
-	if m.volumes[was.spec.Name] != nil {
+	first := pick(m, m.volumes, "source", isSure)
+	second := pick(m, m.volumes, "other source", func(v *volume) bool { return isSure(v) && v != first })
+	clone := func(name string, from *volume) *volume {
+		v := &volume{spec: m.drawSpec(name), from: from}
+		v.spec.RequiredBytes = from.requested
+		v.spec.Source = &storage.Source{Kind: storage.SourceVolume, ID: from.id}
+		return v
+	}
+	v := clone(unused(m, m.volumes, "v", maxVolumes), first)
+	if !m.half(v) {
 		return
 	}
-	spec := m.drawSpec(was.spec.Name)
-	spec.RequiredBytes = from.requested
-	spec.Source = &storage.Source{Kind: storage.SourceVolume, ID: from.id}
-	m.create(&volume{spec: spec, from: from})
+	m.remove(v)
+	if m.volumes[v.spec.Name] == nil {
+		m.create(clone(v.spec.Name, second))
+	}
 }
 
 // isBlock: neither it nor what it was made from has ever had a file system, which hides what others left on its extents.
