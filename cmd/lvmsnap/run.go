@@ -92,7 +92,7 @@ func run(ctx context.Context, o options) (err error) {
 	}
 	notify, closeEvents := newEvents(ctx, o)
 	defer closeEvents() // after the engine
-	engine, err := newEngine(ctx, o, groups, kernel, notify)
+	engine, err := newEngine(ctx, o, groups, neighbors, kernel, notify)
 	if err != nil {
 		return err
 	}
@@ -150,23 +150,22 @@ func newEvents(ctx context.Context, o options) (notify func(storage.Notice), sto
 }
 
 func newEngine(
-	ctx context.Context, o options, groups []*lvm.Group, kernel dm.Kernel, notify func(storage.Notice),
+	ctx context.Context, o options, groups []*lvm.Group, neighbors *lvm.Neighbors, kernel dm.Kernel, notify func(storage.Notice),
 ) (*storage.Engine, error) {
 	fill := storage.FillOptions{Parallelism: int64(o.copyParallelism)}
 	if o.copyRateLimit > 0 {
 		fill.Limiter = rate.NewLimiter(rate.Limit(o.copyRateLimit), blockcopy.DefaultBlockBytes)
 	}
+	pools := thin.New(thin.Options{
+		Kernel: kernel, DataReservePercent: float64(o.poolDataReserve), MetadataReservePercent: float64(o.poolMetadataReserve),
+		OverprovisionRatio: float64(o.overprovisionRatio),
+		Growth:             thin.Growth{ThresholdPercent: float64(o.poolThreshold), ExtendPercent: float64(o.poolPercent)},
+	})
+	neighbors.SilentPools(pools.Silent)
 	return storage.New(ctx, storage.Options{
 		Driver: o.driverName, NodeID: o.nodeID, Groups: groups, Kernel: kernel, Fill: fill, StuckAfter: o.stuckAfter, Notify: notify,
-		COW: storage.COWOptions{ThresholdPercent: float64(o.cowThreshold), ExtendPercent: float64(o.cowPercent)},
-		Backends: map[storage.Type]storage.Backend{
-			storage.TypeThin: thin.New(thin.Options{
-				Kernel: kernel, DataReservePercent: float64(o.poolDataReserve), MetadataReservePercent: float64(o.poolMetadataReserve),
-				OverprovisionRatio: float64(o.overprovisionRatio),
-				Growth:             thin.Growth{ThresholdPercent: float64(o.poolThreshold), ExtendPercent: float64(o.poolPercent)},
-			}),
-			storage.TypeThick: thick.New(kernel),
-		},
+		COW:      storage.COWOptions{ThresholdPercent: float64(o.cowThreshold), ExtendPercent: float64(o.cowPercent)},
+		Backends: map[storage.Type]storage.Backend{storage.TypeThin: pools, storage.TypeThick: thick.New(kernel)},
 	})
 }
 

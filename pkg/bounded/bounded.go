@@ -63,6 +63,12 @@ func (q *Question[T]) Ask(ask func() (T, error)) (T, error) {
 	}
 }
 
+// Unanswered says whether what is being asked has been for longer than that, without asking.
+func (q *Question[T]) Unanswered(limit time.Duration) bool {
+	running := q.current()
+	return running != nil && time.Since(running.since) > limit
+}
+
 // join makes the caller one of those who wait for the next round, which begins at once if none is running.
 func (q *Question[T]) join(ask func() (T, error)) *round[T] {
 	q.mu.Lock()

@@ -18,6 +18,7 @@ import (
 type Neighbors struct {
 	mu     sync.Mutex
 	groups []*neighbor
+	pools  func() bool
 }
 
 // versionDevices is the first LVM that has --devices. WHATS_NEW of lvm2
@@ -57,12 +58,24 @@ func (n *Neighbors) join(group string, disks DiskLister) {
 	n.groups = append(n.groups, &neighbor{group: group, disks: disks, asked: bounded.New[struct{}](answerLimit)})
 }
 
-// silent says whether disks of other groups do not answer.
+// SilentPools has commands of all groups kept from volumes, too, while the function says that a thin pool does not answer. LVM asks
+// every device that its filters let it see for its status before it finds that it is a volume, and that of a thin volume hangs with
+// its pool. It says so at once.
+func (n *Neighbors) SilentPools(silent func() bool) {
+	if n == nil {
+		return
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.pools = silent
+}
+
+// silent says whether disks of other groups, or a pool, do not answer.
 func (n *Neighbors) silent(ctx context.Context, group string) bool {
 	n.mu.Lock()
-	groups := slices.Clone(n.groups)
+	groups, pools := slices.Clone(n.groups), n.pools
 	n.mu.Unlock()
-	found := false
+	found := pools != nil && pools()
 	for _, other := range groups {
 		if other.group == group {
 			continue
@@ -89,7 +102,7 @@ func (n *Neighbors) silent(ctx context.Context, group string) bool {
 	return found
 }
 
-// confine keeps a command from the disks of other groups while these do not answer: --devices, lvmdevices(8). Not always: a disk
+// confine keeps a command from all but its group's disks while others, or a pool, do not answer: --devices, lvmdevices(8). Not always: a disk
 // that an administrator gives to the group between our look and the command would be missing for that command.
 func (c *Client) confine(ctx context.Context, args []string) []string {
 	if c.neighbors == nil || !c.neighbors.silent(ctx, c.group) {

@@ -11,6 +11,7 @@ import (
 	"regexp"
 	"strings"
 	"sync"
+	"testing"
 	"time"
 
 	"github.com/lvmsnap/lvmsnap/pkg/ctl"
@@ -30,7 +31,7 @@ type asked struct {
 func (c *co) lvmsnapctl(groups []string, lines ...string) map[string]*asked {
 	c.t.Helper()
 	binary := filepath.Join(filepath.Dir(driverproc.Binary(c.t)), "lvmsnapctl")
-	environment := append(os.Environ(), "LVM_SYSTEM_DIR="+c.withoutFilter())
+	environment := append(os.Environ(), "LVM_SYSTEM_DIR="+withoutFilter(c.t))
 	out, ended := map[string]*asked{}, make(chan struct{})
 	var all sync.WaitGroup
 	for _, line := range lines {
@@ -59,12 +60,16 @@ func (c *co) lvmsnapctl(groups []string, lines ...string) map[string]*asked {
 }
 
 // withoutFilter is a directory with LVM's settings of a host that has no filter, as most have none; the lab's rejects volumes.
-func (c *co) withoutFilter() string {
-	c.t.Helper()
+func withoutFilter(t *testing.T) string {
+	t.Helper()
 	conf, err := os.ReadFile(filepath.Join(os.Getenv("LVM_SYSTEM_DIR"), "lvm.conf"))
-	c.ok(err)
-	dir := c.t.TempDir()
-	c.ok(os.WriteFile(filepath.Join(dir, "lvm.conf"), regexp.MustCompile(`global_filter = .*`).ReplaceAll(conf, nil), 0o600))
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "lvm.conf"), regexp.MustCompile(`global_filter = .*`).ReplaceAll(conf, nil), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	return dir
 }
 

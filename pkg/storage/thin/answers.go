@@ -51,6 +51,22 @@ func (k *kernel) question(group, pool string) *bounded.Question[dm.PoolStatus] {
 	return q
 }
 
+// Silent says whether a pool does not answer now, for lvm.Neighbors: pools are asked by the engine's watch every second.
+func (b *Backend) Silent() bool {
+	k := b.kernel
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for _, q := range k.pools {
+		if q.Unanswered(suspectLimit) {
+			return true
+		}
+	}
+	return false
+}
+
+// suspectLimit is how long a status may take before LVM is kept from the pool's devices, by which it is no worse.
+const suspectLimit = 250 * time.Millisecond
+
 // silentError: a pool does not answer.
 type silentError struct {
 	*bounded.UnansweredError
