@@ -145,6 +145,9 @@ func (m *machine) born(v *volume, got storage.Volume) {
 		allowed = map[string]bool{v.fromCut.text: true}
 		if s := m.snapshots[v.fromCut.spec.Name]; s != nil && m.sourceGone(v) {
 			allowed[s.text] = true
+			if s.doubt == creating { // nobody has read it yet
+				maps.Copy(allowed, s.of.texts(span{s.calls[0].from, now}))
+			}
 		}
 	case v.from != nil:
 		allowed = v.from.texts(span{v.calls[0].from, now})
