@@ -20,6 +20,7 @@ func TestLabContainer(t *testing.T) {
 	binary, work := filepath.Join(filepath.Dir(driverproc.Binary(t)), "lvmsnapctl"), t.TempDir()
 	// What dm-snapshot is for may not be loaded: the kernel has the host load it.
 	_ = exec.Command("rmmod", "dm_snapshot").Run()
+	t.Cleanup(func() { labtest.Run(t, "modprobe", "dm_snapshot") })
 	cmd := exec.Command("unshare", "--mount", "--propagation", "private", "sh", "-ec", `
 		if [ -d /usr/lib/modules ]; then mount -t tmpfs none /usr/lib/modules; fi
 		mount --bind "$2" "$2"
