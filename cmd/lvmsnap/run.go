@@ -152,7 +152,7 @@ func newEvents(ctx context.Context, o options) (notify func(storage.Notice), sto
 func newEngine(
 	ctx context.Context, o options, groups []*lvm.Group, neighbors *lvm.Neighbors, kernel dm.Kernel, notify func(storage.Notice),
 ) (*storage.Engine, error) {
-	fill := storage.FillOptions{Parallelism: int64(o.copyParallelism)}
+	fill := storage.FillOptions{Parallelism: int64(o.copyParallelism), Checkpoint: o.copyCheckpoint}
 	if o.copyRateLimit > 0 {
 		fill.Limiter = rate.NewLimiter(rate.Limit(o.copyRateLimit), blockcopy.DefaultBlockBytes)
 	}
