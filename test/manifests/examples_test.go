@@ -120,15 +120,15 @@ func TestExamplesAreDocumented(t *testing.T) {
 
 var yamlBlock = regexp.MustCompile("(?ms)^```yaml\n(.*?)^```")
 
-// notTyped are blocks that are no manifests with a type of the API's, or whose type is not known here.
-var notTyped = regexp.MustCompile(`(?m)^(kind: Kustomization|apiVersion: cdi\.kubevirt\.io/|scrape_configs:)`)
+// manifest is one with a type, and not somebody's configuration; that of a Kustomization and CDI's are not known here.
+var manifest, foreignType = regexp.MustCompile(`(?m)^apiVersion: `), regexp.MustCompile(`(?m)^(kind: Kustomization|apiVersion: cdi\.kubevirt\.io/)`)
 
 // The manifests in the documentation's text are what their types allow.
 func TestManifestsInDocumentation(t *testing.T) {
 	kinds := map[string]int{}
 	for file, text := range documentation(t) {
 		for i, block := range yamlBlock.FindAllStringSubmatch(text, -1) {
-			if notTyped.MatchString(block[1]) {
+			if !manifest.MatchString(block[1]) || foreignType.MatchString(block[1]) {
 				continue
 			}
 			for _, o := range decode(t, fmt.Sprintf("%s, block %d", file, i+1), block[1]) {
