@@ -136,7 +136,7 @@ func TestManifestsInDocumentation(t *testing.T) {
 			}
 		}
 	}
-	for _, kind := range []string{"StorageClass", "VolumeSnapshotClass", "VolumeSnapshot", "PersistentVolumeClaim"} {
+	for _, kind := range []string{"StorageClass", "VolumeSnapshot", "PersistentVolumeClaim"} {
 		if kinds[kind] == 0 {
 			t.Errorf("no %s was found in the documentation", kind)
 		}
