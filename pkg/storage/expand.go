@@ -102,8 +102,7 @@ func (e *Engine) growOnline(ctx context.Context, c *lvm.Client, v *view, b Backe
 	}
 	if len(v.cowSnapshots(lv)) > 0 {
 		// LVM refuses it, too, unless the volume is deactivated meanwhile: then it would get extents that nobody overwrites.
-		return nil, fmt.Errorf("%w: %s/%s has COW snapshots, and LVM resizes such a volume only while it is inactive: "+
-			"delete its snapshots, or stop what uses it and expand it then", ErrInUse, v.group.Name(), lv.Name)
+		return nil, OriginInUse(v.group.Name(), lv.Name)
 	}
 	if _, err := c.Extents(ctx, lv.Name); errors.Is(err, lvm.ErrNotLinear) {
 		return nil, fmt.Errorf("%w: the extents that %s/%s would get have to be overwritten before a block volume shows them, "+
@@ -167,4 +166,10 @@ func (e *Engine) fillReserve(ctx context.Context, f *fill, lv lvm.LV, size int64
 			return err
 		})
 	})
+}
+
+// OriginInUse is the answer to who expands an active volume that has COW snapshots.
+func OriginInUse(group, lv string) error {
+	return fmt.Errorf("%w: %s/%s has COW snapshots, and LVM resizes such a volume only while it is inactive: delete its snapshots and restart the "+
+		"pod that uses it (kubelet does not ask again while it runs), or, without Kubernetes, expand it while nothing uses it", ErrInUse, group, lv)
 }

@@ -34,6 +34,9 @@ type listener struct {
 	ended map[string]int64 // counts of drivers that ended
 }
 
+// stuckAfter is more than a test moves the clock on that is about something else: a look that is at work then is not stuck.
+const stuckAfter = 45 * time.Minute
+
 func newListener(t *testing.T) *listener {
 	t.Helper()
 	fake := lvmtest.New()
@@ -52,7 +55,7 @@ func (l *listener) start(t *testing.T) {
 	g, err := lvm.NewGroup(group, lvm.GroupOptions{Executor: l.LVM, Reader: l.reader})
 	must(t, err)
 	e, err := openWith(l.context(t), t, l.LVM, func(o *storage.Options) {
-		o.Groups = []*lvm.Group{g}
+		o.Groups, o.StuckAfter = []*lvm.Group{g}, stuckAfter
 		o.Now = func() time.Time { return time.Now().Add(time.Duration(l.offset.Add(l.step.Load()))) }
 		o.Notify = func(n storage.Notice) {
 			l.mu.Lock()

@@ -71,9 +71,9 @@ func TestNoticesOfAStuckGroup(t *testing.T) {
 		done <- err
 	}()
 	<-hang.Begun()
-	l.offset.Store(int64(3 * time.Minute))
+	l.offset.Store(int64(stuckAfter + time.Minute))
 	checkNotice(t, l.awaits(t, storage.GroupStuck), []storage.Object{nodeObject}, group+" is stuck", "its command lvcreate", "kernel log")
-	l.offset.Store(int64(34 * time.Minute))
+	l.offset.Store(int64(stuckAfter + 32*time.Minute))
 	eventually(t, "a second notice", func() bool { return len(l.all()) == 2 })
 	hang.Release()
 	must(t, <-done)

@@ -74,8 +74,7 @@ func (b *Backend) CreateSnapshot(ctx context.Context, c *lvm.Client, s storage.N
 func (b *Backend) Extend(ctx context.Context, c *lvm.Client, lv lvm.LV, sizeBytes int64) error {
 	err := c.Extend(ctx, lv.Name, sizeBytes)
 	if errors.Is(err, lvm.ErrOriginActive) {
-		return fmt.Errorf("%w: %s/%s has COW snapshots, and LVM resizes such a volume only while it is inactive: "+
-			"delete its snapshots and restart the pod that uses it (kubelet does not ask again while it runs), or, without Kubernetes, expand it while nothing uses it: %w", storage.ErrInUse, c.GroupName(), lv.Name, err)
+		return fmt.Errorf("%w: %w", storage.OriginInUse(c.GroupName(), lv.Name), err)
 	}
 	return err
 }
