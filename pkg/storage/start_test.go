@@ -12,11 +12,11 @@ import (
 	"github.com/lvmsnap/lvmsnap/pkg/storage"
 )
 
-// restart opens an engine again, which has little patience with groups that do not open.
-func (h *host) restart(t *testing.T, groups ...string) error {
+// restart opens an engine again, which has so much patience with groups that do not open.
+func (h *host) restart(t *testing.T, patience time.Duration, groups ...string) error {
 	t.Helper()
 	h.Close()
-	e, err := openWith(t.Context(), t, h.LVM, func(o *storage.Options) { o.OpenPatience = 50 * time.Millisecond }, groups...)
+	e, err := openWith(t.Context(), t, h.LVM, func(o *storage.Options) { o.OpenPatience = patience }, groups...)
 	h.Engine = e
 	return err
 }
@@ -45,7 +45,7 @@ func TestStartWithoutAGroup(t *testing.T) {
 	must(t, h.Write("vg-a", lvName(t, inA.ID), "v2"))
 	back := h.RemoveGroup("vg-b")
 
-	must(t, h.restart(t, "vg-b", "vg-a"))
+	must(t, h.restart(t, time.Minute, "vg-b", "vg-a"))
 	if got := h.content(t, inA); got != "v2" {
 		t.Errorf("in the group that is there: %q", got)
 	}
@@ -78,7 +78,7 @@ func TestStartWithAGroupThatHangs(t *testing.T) {
 	h.write(t, inA, "v1")
 	hang := h.HangNext(lvmtest.Verb("lvs", "vg-b"))
 	defer hang.Release()
-	must(t, h.restart(t, "vg-b", "vg-a"))
+	must(t, h.restart(t, 50*time.Millisecond, "vg-b", "vg-a"))
 	<-hang.Begun()
 	if got := h.content(t, inA); got != "v1" {
 		t.Errorf("in the group that does not hang: %q", got)
@@ -101,7 +101,7 @@ func TestStartWithoutAnyGroup(t *testing.T) {
 	h := newHost(t, "vg-a", "vg-b")
 	h.RemoveGroup("vg-a")
 	h.RemoveGroup("vg-b")
-	err := h.restart(t, "vg-a", "vg-b")
+	err := h.restart(t, time.Minute, "vg-a", "vg-b")
 	if !errors.Is(err, storage.ErrInvalid) || !strings.Contains(err.Error(), "vgcreate vg-a") || !strings.Contains(err.Error(), "vgcreate vg-b") {
 		t.Errorf("%v", err)
 	}
