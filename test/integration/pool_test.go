@@ -99,11 +99,11 @@ func TestNotActivatedAutomatically(t *testing.T) {
 	// Nobody can tell what an inactive pool holds. What is in it is neither reported nor taken for lost.
 	labtest.Run(t, "vgchange", "-an", c.vg.Name)
 	_, err := c.trySnapshot("s", v.GetVolumeId())
-	c.fails("retry with an inactive pool", err, codes.FailedPrecondition, "not active", "lvchange --activate y "+c.vg.Name+"/pool")
+	c.fails("retry with an inactive pool", err, codes.Unavailable, "not active", "lvchange --activate y "+c.vg.Name+"/pool")
 	_, err = c.Controller.CreateVolume(c.context(), c.volumeRequest("v", ext4))
-	c.fails("retry with an inactive pool", err, codes.FailedPrecondition, "not active")
+	c.fails("retry with an inactive pool", err, codes.Unavailable, "not active")
 	_, err = c.Controller.CreateVolume(c.context(), c.volumeRequest("restored", ext4, fromSnapshot(s)))
-	c.fails("restore from an inactive pool", err, codes.FailedPrecondition)
+	c.fails("restore from an inactive pool", err, codes.Unavailable)
 	// The driver activates it at its start.
 	c.driver.Restart()
 	if again := c.snapshot("s", v); again.GetCreationTime().AsTime() != s.GetCreationTime().AsTime() {
