@@ -35,7 +35,7 @@ func open(ctx context.Context, s ctl.Settings) (*ctl.Host, error) {
 	host := hostexec.Host{Namespace: s.HostNamespace}
 	kernel := &dm.Control{}
 	w := &wiring{settings: s, host: host, kernel: kernel}
-	inspector, err := w.inspector(ctl.ReadOnly(lvm.Exec{Runner: host}, ctl.WithoutVolumes(ctx, host, s.VolumeGroups)), nil, s.VolumeGroups)
+	inspector, err := w.inspector(ctl.ReadOnly(lvm.Exec{Runner: host}, ctl.WithoutVolumes(ctx, host, kernel, s.VolumeGroups)), nil, s.VolumeGroups)
 	if err != nil {
 		return nil, err
 	}

@@ -61,7 +61,7 @@ func (h *Host) filterFindings(ctx context.Context) []storage.Finding {
 	if err != nil {
 		return nil
 	}
-	there, err := h.devices(ctx, withoutVolumes(h.Groups), "LVM_SYSTEM_DIR=/nonexistent")
+	there, err := h.devices(ctx, withoutVolumes(ctx, h.Kernel, h.Groups), "LVM_SYSTEM_DIR=/nonexistent")
 	if err != nil {
 		return nil
 	}
@@ -76,7 +76,7 @@ func (h *Host) filterFindings(ctx context.Context) []storage.Finding {
 		}
 	}
 	for _, d := range seen {
-		if h.isVolume(d.name) {
+		if h.isVolume(d.name) && !slices.Contains(h.Groups, d.group) { // data-crypt may be a disk of group data
 			return append(out, hostFinding(reasonScanned, "LVM looks for physical volumes inside of volumes ("+d.name+
 				"): a workload's own LVM becomes the host's, and a snapshot of it a duplicate", "devices/scan_lvs=0 in lvm.conf, or a global_filter that rejects the driver's groups"))
 		}
@@ -93,20 +93,35 @@ func (h *Host) isVolume(path string) bool {
 // WithoutVolumes is a setting by which LVM does not look at the groups' own volumes, for a host without a filter, of which it would take
 // the place. LVM asks each device whether it can be used, before it finds that it is a volume, and the status of one whose pool does not
 // answer hangs: in the lab `vgs --readonly` had not ended after 8 s, and took 0.6 s with this.
-func WithoutVolumes(ctx context.Context, runner hostexec.Runner, groups []string) string {
+func WithoutVolumes(ctx context.Context, runner hostexec.Runner, kernel DeviceLister, groups []string) string {
 	res, err := runner.Run(ctx, hostexec.Command{
 		Name: "lvm", Args: []string{"lvmconfig", "devices/filter"}, Env: []string{"LVM_SUPPRESS_FD_WARNINGS=1", "HOME=/dev/null"}, Interruptible: true,
 	})
 	if err != nil || res.ExitCode == 0 {
 		return ""
 	}
-	return withoutVolumes(groups)
+	return withoutVolumes(ctx, kernel, groups)
 }
 
-func withoutVolumes(groups []string) string {
-	var reject []string
+// DeviceLister is what WithoutVolumes needs of dm.Kernel.
+type DeviceLister interface {
+	Devices(ctx context.Context, group string) ([]dm.Device, error)
+}
+
+// withoutVolumes is empty where nobody knows which devices are volumes, and which are disks of these names.
+func withoutVolumes(ctx context.Context, kernel DeviceLister, groups []string) string {
+	var accept, reject []string
 	for _, group := range groups {
+		devices, err := kernel.Devices(ctx, group)
+		if err != nil {
+			return ""
+		}
+		for _, d := range devices {
+			if uuid, _ := d.LV(); uuid == "" {
+				accept = append(accept, fmt.Sprintf(`"a|^/dev/mapper/%s$|"`, regexp.QuoteMeta(d.Name)))
+			}
+		}
 		reject = append(reject, fmt.Sprintf(`"r|^/dev/%s/|"`, regexp.QuoteMeta(group)), fmt.Sprintf(`"r|^/dev/mapper/%s|"`, regexp.QuoteMeta(dm.DeviceName(group, ""))))
 	}
-	return "devices/filter=[" + strings.Join(reject, ",") + "]"
+	return "devices/filter=[" + strings.Join(append(accept, reject...), ",") + "]"
 }

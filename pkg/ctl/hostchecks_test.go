@@ -1,6 +1,7 @@
 package ctl_test
 
 import (
+	"context"
 	"os"
 	"path/filepath"
 	"slices"
@@ -10,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/lvmsnap/lvmsnap/pkg/ctl"
+	"github.com/lvmsnap/lvmsnap/pkg/dm"
 )
 
 // modules is the host's list of kernel modules that can be loaded.
@@ -59,6 +61,7 @@ func TestFilters(t *testing.T) {
 		"of another of its name": {a, a + "c|/dev/sdc|data|h\n", []string{}},
 		"a volume is seen":       {a + "|/dev/data/csi-v-x||\n", a, []string{"LVsAreScanned"}},
 		"by its other name":      {a + "|/dev/mapper/data-csi--v--x||\n|/dev/mapper/data-y||\n", a, []string{"LVsAreScanned"}},
+		"a disk named like one":  {a + "b|/dev/mapper/data-crypt|data|g\n", a + "b|/dev/mapper/data-crypt|data|g\n", []string{}},
 		"another group's volume": {a + "|/dev/data2/x||\n|/dev/mapper/data2-x||\n|/dev/mapper/data--2-x||\n|/dev/mapper/mpatha||\n", a, []string{}},
 	} {
 		n := newNode(t)
@@ -88,5 +91,20 @@ func TestBundleInAReadOnlyRoot(t *testing.T) {
 	file := strings.TrimSpace(n.out.String())
 	if info, err := os.Stat(file); err != nil || filepath.Dir(file) != work || info.Size() == 0 {
 		t.Errorf("%q: %v", file, err)
+	}
+}
+
+type devices []dm.Device
+
+func (d devices) Devices(context.Context, string) ([]dm.Device, error) { return d, nil }
+
+// A disk below encryption may be called as a volume is, and is one that LVM has to see.
+func TestWithoutVolumes(t *testing.T) {
+	n := newNode(t)
+	n.programs["lvm"] = func([]string) (string, int) { return "", 5 } // there is no filter
+	uuid := strings.Repeat("u", 32)
+	got := ctl.WithoutVolumes(t.Context(), programs{n}, devices{{Name: "data-crypt", UUID: "CRYPT-LUKS2-x"}, {Name: "data-pool-tpool", UUID: "LVM-" + uuid + uuid + "-tpool"}}, []string{"data"})
+	if want := `devices/filter=["a|^/dev/mapper/data-crypt$|","r|^/dev/data/|","r|^/dev/mapper/data-|"]`; got != want {
+		t.Errorf("%s, want %s", got, want)
 	}
 }
