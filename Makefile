@@ -161,7 +161,7 @@ manifests: ## Render deploy/kustomize/base from the chart, and what tests know a
 test-lab: bin/gotestsum bin/lab bin/lvmsnap bin/lvmsnapctl | $(OUTPUT)/test ## Run the tests that need real LVM, in the lab [LAB_PKG=./pkg/lvm RUN=]
 	@if [[ -z "$(LAB_PKG)" ]]; then echo "make test-lab: no test file has the build tag lab" >&2; exit 1; fi
 	CGO_ENABLED=0 bin/gotestsum --format testname --format-hide-empty-pkg --jsonfile $(OUTPUT)/test/lab.json -- \
-	  -tags lab -exec "$(LAB)" -p 1 -count 1 -timeout 25m $(if $(RUN),-run '$(RUN)') $(LAB_PKG)
+	  -tags lab -exec "$(LAB)" -p 2 -count 1 -timeout 25m $(if $(RUN),-run '$(RUN)') $(LAB_PKG)
 	hack/test-summary $(OUTPUT)/test/lab.json
 
 .PHONY: test-lab-self
