@@ -21,7 +21,6 @@ import (
 	"github.com/lvmsnap/lvmsnap/pkg/ctl"
 	"github.com/lvmsnap/lvmsnap/pkg/lvm"
 	"github.com/lvmsnap/lvmsnap/pkg/lvm/lvmtest"
-	"github.com/lvmsnap/lvmsnap/pkg/storage"
 )
 
 // What people see. Every command here runs on an executor that lets no change through.
@@ -214,20 +213,7 @@ func TestReference(t *testing.T) {
 // A copy is followed to its end: the tag says how far it is.
 func TestWatch(t *testing.T) {
 	n := newNode(t)
-	begun, goOn := make(chan struct{}), make(chan struct{})
-	n.OnFill(func(context.Context, string) error {
-		close(begun)
-		<-goOn
-		return nil
-	})
-	done := make(chan error, 1)
-	go func() {
-		_, err := n.engine.CreateVolume(context.Background(), storage.VolumeSpec{
-			Name: "pvc-new", RequiredBytes: gib, Access: storage.AccessBlock, Claim: claim("new"), Class: storage.Class{Type: storage.TypeThick},
-		})
-		done <- err
-	}()
-	<-begun
+	goOn, done := n.wiping()
 	if n.ctl("get", "volumes"); !strings.Contains(n.out.String(), "Wiping") {
 		t.Errorf("get volumes: %s", n.out.String())
 	}

@@ -47,24 +47,30 @@ func TestFollow(t *testing.T) {
 	}
 }
 
-// A group that cannot be looked at ends nothing: the copies in the others are followed, and its own are not taken for done.
-func TestWatchGoesOn(t *testing.T) {
-	n := newNode(t)
-	n.AddGroup("broken", 10*gib)
-	begun, goOn := make(chan struct{}), make(chan struct{})
+// wiping makes a thick volume, shop/new, that is being wiped until goOn is closed; done has what became of it.
+func (n *fakeNode) wiping() (goOn chan struct{}, done chan error) {
+	begun, release := make(chan struct{}), make(chan struct{})
 	n.OnFill(func(context.Context, string) error {
 		close(begun)
-		<-goOn
+		<-release
 		return nil
 	})
-	done := make(chan error, 1)
+	ended := make(chan error, 1)
 	go func() {
 		_, err := n.engine.CreateVolume(context.Background(), storage.VolumeSpec{
 			Name: "pvc-new", RequiredBytes: gib, Access: storage.AccessBlock, Claim: claim("new"), Class: storage.Class{Type: storage.TypeThick},
 		})
-		done <- err
+		ended <- err
 	}()
 	<-begun
+	return release, ended
+}
+
+// A group that cannot be looked at ends nothing: the copies in the others are followed, and its own are not taken for done.
+func TestWatchGoesOn(t *testing.T) {
+	n := newNode(t)
+	n.AddGroup("broken", 10*gib)
+	goOn, done := n.wiping()
 	n.groups = []string{"broken", group}
 	looks := 0
 	n.hang = func(args []string) error {
